@@ -1,0 +1,1 @@
+"""HTTP: who answers what, on Klein over llhttp."""
