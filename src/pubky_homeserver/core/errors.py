@@ -1,0 +1,185 @@
+"""What can go wrong, one class each, with the sentence that a client reads.
+
+The sentences are the protocol's own: the official clients show them. Which HTTP status each becomes stands in one table,
+`web/errors.py`; nothing here knows HTTP.
+"""
+
+
+class Refused(Exception):  # noqa: N818 - the protocol's refusals are answers, not failures
+    """A request that is answered with a sentence instead of what it asked for."""
+
+    text = "Refused"
+
+    def __init__(self, text: str | None = None) -> None:
+        super().__init__(text if text is not None else self.text)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+# --- what a request says ------------------------------------------------------------------------------------------
+
+
+class InvalidPath(Refused):
+    """A storage path that is not canonical, or cannot be made so; the text says which rule it breaks."""
+
+
+class InvalidCapability(Refused):
+    """A capability, or a list of them, that does not parse."""
+
+
+class InvalidAuthToken(Refused):
+    """A sign-in token that does not parse, is out of its time, is not signed by its key, or was seen before."""
+
+
+class InvalidSignupToken(Refused):
+    """A signup token that does not have the form `XXXX-XXXX-XXXX`."""
+
+    text = "Invalid signup token format: Invalid signup code id"
+
+
+class InvalidCursor(Refused):
+    """A cursor that names no position in a listing or a feed."""
+
+    text = "Invalid cursor"
+
+
+class InvalidRequest(Refused):
+    """Anything else that a client must say differently; the text tells what."""
+
+
+class UnprocessableRequest(Refused):
+    """JSON of the wrong shape or with impossible values; the text tells where."""
+
+
+class UnsupportedContentType(Refused):
+    """A body that is not of the type that the route reads."""
+
+
+class StreamBroken(Refused):
+    """A body that ended before its announced end, or whose framing broke."""
+
+    text = "Stream broken"
+
+
+class BodyTooLarge(Refused):
+    """A body above the limit of its route."""
+
+    text = "Failed to buffer the request body: length limit exceeded"
+
+
+# --- who is asking ------------------------------------------------------------------------------------------------
+
+
+class NoSession(Refused):
+    """Nobody is signed in, and the route needs somebody."""
+
+    text = "No authenticated session found"
+
+
+class Unauthorized(Refused):
+    """Somebody is signed in, but not in the way that the route needs."""
+
+    text = "Unauthorized"
+
+
+class Forbidden(Refused):
+    """The session, or anybody, may not do this; the text tells why."""
+
+
+class UserDisabled(Forbidden):
+    """The operator disabled the account: it can be read but not written."""
+
+    text = "User is disabled"
+
+
+class WriteNotAllowed(Forbidden):
+    """The operator allows this account to write elsewhere only."""
+
+    text = "Write to this path is not allowed"
+
+
+class SignupTokenRequired(Refused):
+    """Sign-up needs a token here, and none was given."""
+
+    text = "Token required"
+
+
+class SignupTokenUnknown(Refused):
+    """Nobody made this signup token here."""
+
+    text = "Invalid token"
+
+
+class SignupTokenUsed(Refused):
+    """Somebody signed up with this token already."""
+
+    text = "Token already used"
+
+
+# --- what is there ------------------------------------------------------------------------------------------------
+
+
+class NotFound(Refused):
+    """No such account, file or token."""
+
+    text = "Not Found"
+
+
+class DirectoryNotFound(NotFound):
+    """No file lies below this folder."""
+
+    text = "Directory Not Found"
+
+
+class UserExists(Refused):
+    """The key has an account here already."""
+
+    text = "User already exists"
+
+
+class Collision(Refused):
+    """A path cannot be a file and a folder at once."""
+
+    text = "File/folder path collision"
+
+
+class PreconditionFailed(Refused):
+    """The file is not in the state that the write asked for (`If-Match`, `If-None-Match`)."""
+
+    text = "The file is not in the state that this write requires; read it again and retry"
+
+
+# --- what is left -------------------------------------------------------------------------------------------------
+
+
+class QuotaExceeded(Refused):
+    """The account has no room for this file."""
+
+    text = "Disk space quota exceeded"
+
+
+class StorageFull(Refused):
+    """The machine has no room left: the reserve of the disk or of Redis' memory is reached."""
+
+    text = "Server storage full"
+
+
+class TooManyRequests(Refused):
+    """A request limit is used up; `retry_after` (whole seconds) tells when to come back."""
+
+    text = "Rate limit exceeded"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class StoreAway(Refused):
+    """Redis does not answer at the moment; nothing was acknowledged."""
+
+    text = "The store is not available at the moment; try again"
+
+
+class NewerSchema(Exception):
+    """The data was written by a newer version of this program."""

@@ -1,0 +1,182 @@
+"""The ports of the house: what it needs from outside. Each has two real implementations and one contract test suite.
+
+All methods that return coroutines raise `core.errors.StoreAway` while the store cannot be reached; then nothing was
+acknowledged, though it may have happened.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from zope.interface import Attribute, Interface
+
+from pubky_homeserver.core.records import (
+    Account,
+    Entry,
+    Event,
+    LogState,
+    Session,
+    SignupToken,
+    TokenState,
+    Totals,
+)
+
+
+class IAccountStore(Interface):
+    """Accounts and the tokens that let people sign up."""
+
+    async def sign_up(  # type: ignore[empty-body]
+        account: Account, session: Session | None, token: str | None, token_required: bool
+    ) -> None:
+        """Make an account, spend the token, keep the first session: one atomic step.
+
+        Raises, in this order: `UserExists`; and if a token is required `SignupTokenRequired` (none given),
+        `SignupTokenUnknown`, `SignupTokenUsed`. A token that is not required is left alone. The quota of a spent token
+        becomes the account's.
+        """
+
+    async def account(pubky: str) -> Account | None:  # type: ignore[empty-body]
+        """The account of a key."""
+
+    async def set_disabled(pubky: str, disabled: bool) -> None:  # type: ignore[empty-body]
+        """Shut or open an account for writing. Raises `NotFound`."""
+
+    async def log_state(pubky: str, private: bool) -> LogState | None:  # type: ignore[empty-body]
+        """Where the account's public or private log stands."""
+
+    async def totals() -> Totals:  # type: ignore[empty-body]
+        """Numbers over all accounts."""
+
+    async def add_signup_token(token: SignupToken) -> None:  # type: ignore[empty-body]
+        """Keep a new token."""
+
+    async def signup_token(token: str) -> SignupToken | None:  # type: ignore[empty-body]
+        """A token by its exact text."""
+
+    async def signup_tokens(state: TokenState, after: str, limit: int) -> list[SignupToken]:  # type: ignore[empty-body]
+        """Up to `limit` (at most 1001) tokens with a text above `after`, ascending."""
+
+
+class ISessionStore(Interface):
+    """Sessions by the hash of their secret, and the sign-in tokens that were seen."""
+
+    async def burn(token_id: bytes, lifetime: int) -> bool:  # type: ignore[empty-body]
+        """Remember a sign-in token for `lifetime` seconds; False if it is remembered already."""
+
+    async def sign_in(session: Session) -> None:  # type: ignore[empty-body]
+        """Keep a session. Raises `NotFound` without an account."""
+
+    async def session(session_id: str) -> Session | None:  # type: ignore[empty-body]
+        """The session with this id."""
+
+    async def sign_out(session_id: str) -> bool:  # type: ignore[empty-body]
+        """Forget a session; False if there was none."""
+
+
+class IEntryStore(Interface):
+    """The files of all accounts: entries, listings, events. Paths are canonical."""
+
+    async def entry(pubky: str, path: str) -> Entry | None:  # type: ignore[empty-body]
+        """The entry at a path, small body included."""
+
+    async def check_put(pubky: str, path: str, length: int | None, default_limit: int | None) -> None:  # type: ignore[empty-body]
+        """Raise what `put` would raise before a body is worth reading, in the same order; `length` None if not announced."""
+
+    async def put(  # type: ignore[empty-body]
+        pubky: str,
+        entry: Entry,
+        default_limit: int | None,
+        announced: bool,
+        if_match: Sequence[str] | None = None,
+        if_none_match: bool = False,
+    ) -> Event:
+        """Make `entry` what its path holds: entry, usage, event, digest in one atomic step.
+
+        `default_limit`: bytes that an account without its own quota may use, None for no limit. `announced`: the client
+        told the length before, then the quota is checked first. `if_match`: entity tags (quoted base64 of the hash), one
+        of which must be the current one (`*`: any); `if_none_match`: there must be no entry.
+
+        Raises, in this order: `NotFound` (no account), `UserDisabled`, `QuotaExceeded` (if announced),
+        `WriteNotAllowed`, `Collision`, `PreconditionFailed`, `QuotaExceeded`. The blob of a replaced entry gets its
+        grace, and if the write is refused the new one stays an orphan for the sweep.
+        """
+
+    async def check_delete(pubky: str, path: str) -> None:  # type: ignore[empty-body]
+        """Raise what `delete` would raise, conditions aside."""
+
+    async def delete(pubky: str, path: str, if_match: Sequence[str] | None = None) -> Event:  # type: ignore[empty-body]
+        """Remove the entry at a path. Raises `NotFound` (account, then entry), `WriteNotAllowed`, `PreconditionFailed`."""
+
+    async def listing(  # type: ignore[empty-body]
+        pubky: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool
+    ) -> list[str]:
+        """Up to `limit` (at most 1000) paths below a directory in byte order, strictly after `after` (empty: from the start).
+
+        `shallow`: direct children only, folders once with a trailing slash. Raises `DirectoryNotFound` if nothing lies
+        below the directory.
+        """
+
+    async def events(after: int, limit: int, private: bool) -> list[Event]:  # type: ignore[empty-body]
+        """Up to `limit` (at most 1000) events of all accounts with an id above `after`, ascending; private ones if asked."""
+
+    async def account_events(  # type: ignore[empty-body]
+        pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool
+    ) -> list[Event]:
+        """Up to `limit` (at most 1000) events of one account beyond `after` (None: from the end where reading starts)."""
+
+    async def has_event(event_id: int) -> bool:  # type: ignore[empty-body]
+        """Whether any account has an event with exactly this id."""
+
+    async def last_event_id() -> int:  # type: ignore[empty-body]
+        """The newest event id of all; 0 before the first."""
+
+    def subscribe(wake: Callable[[], None]) -> Callable[[], None]:  # type: ignore[empty-body]
+        """Call `wake` soon after events were added (a hint: it may come late, twice or not at all); returns the way to stop."""
+
+    async def known_blobs(blobs: Iterable[str]) -> set[str]:  # type: ignore[empty-body]
+        """Those of these blobs that an entry or a running grace refers to."""
+
+    async def expired_blobs(now: int, limit: int) -> list[str]:  # type: ignore[empty-body]
+        """Replaced and deleted blobs whose grace is over."""
+
+    async def forget_blobs(blobs: Iterable[str]) -> None:  # type: ignore[empty-body]
+        """Drop the memory of expired blobs, after their files are gone."""
+
+
+class IBlobWriter(Interface):
+    """A body on its way to the disk."""
+
+    async def write(chunk: bytes) -> None:
+        """Append. Raises `StorageFull`."""
+
+    async def keep() -> str:  # type: ignore[empty-body]
+        """Make it durable and immutable (fsync, rename, fsync of the folder); returns the blob's id."""
+
+    async def discard() -> None:
+        """Leave nothing behind. Harmless after `keep` or twice."""
+
+
+class IBlobReader(Interface):
+    """An open body; stays readable when its blob is removed."""
+
+    length: int = Attribute("Bytes in all.")  # type: ignore[assignment]
+
+    async def read(offset: int, size: int) -> bytes:  # type: ignore[empty-body]
+        """Up to `size` bytes from `offset`; empty at the end."""
+
+    def close() -> None:
+        """Give the file back."""
+
+
+class IBlobStore(Interface):
+    """Immutable bodies under random ids."""
+
+    async def create() -> IBlobWriter:  # type: ignore[empty-body]
+        """Begin a body. Raises `StorageFull` when the reserve is reached."""
+
+    async def open(blob: str) -> IBlobReader | None:  # type: ignore[empty-body]
+        """Open a body; None if it is not here."""
+
+    async def remove(blobs: Iterable[str]) -> None:
+        """Remove bodies that are there."""
+
+    async def older_than(seconds: float) -> list[str]:  # type: ignore[empty-body]
+        """Ids of the bodies older than that, for the sweep."""
