@@ -1,0 +1,335 @@
+"""The operator's settings: TOML, `.env` and the environment become one frozen `Config`.
+
+The environment wins over `.env` (in the working directory), that over the TOML file, that over the defaults. Every
+setting is a field here: its name, its default, how it is read, and what is allowed. A setting that nobody knows, or a
+value that makes no sense, is a `ConfigError` that names file, key and what is allowed; nothing is ever ignored.
+"""
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from attrs import Attribute, evolve, field, fields, frozen, has
+from dotenv import dotenv_values
+
+from pubky_homeserver.core.quotas import MEGABYTE
+
+T = TypeVar("T")
+
+ENVIRONMENT = ("PUBKY_API_KEY", "HOMESERVER_URL", "PKARR_ENDPOINT")
+"""The settings that also have a name in the environment and in `.env`."""
+
+NOT_HERE = {
+    "general.database_url": "this homeserver keeps its state in Redis: see redis.url",
+    "general.user_storage_quota_mb": "its name is storage.default_quota_mb",
+    "storage.type": "bodies are files below the data directory",
+    "storage.bucket_name": "bodies are files below the data directory",
+    "storage.credential": "bodies are files below the data directory",
+    "logging.module_levels": "logging.level is for all modules",
+}
+"""Settings of the official homeserver that mean nothing here, and what to do instead."""
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the text is one line for the operator."""
+
+
+@frozen
+class Socket:
+    """An address to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, value: object) -> "Socket":
+        """Read `127.0.0.1:6286` or `[::1]:6286`; raises `ValueError`."""
+        host, _, port = str(value).rpartition(":")
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        if (address.version == 6) != host.startswith("[") or not port.isascii() or not port.isdigit():
+            raise ValueError(value)
+        return cls(str(address), _within(int(port), 0, 65535))
+
+
+def _within(value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise ValueError(value)
+    return value
+
+
+def _setting(default: T, read: Callable[[object], T], allowed: str) -> T:
+    """A field with its reader and the words for what it takes."""
+    return field(default=default, metadata={"read": read, "allowed": allowed})
+
+
+def _whole(default: int | None, low: int, high: int, unit: str) -> Any:
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(value)
+        return _within(value, low, high)
+
+    return _setting(default, read, f"a whole number of {unit} from {low} to {high}")
+
+
+def _flag(default: bool) -> bool:
+    def read(value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(value)
+        return value
+
+    return _setting(default, read, "true or false")
+
+
+def _choice(default: str, *choices: str) -> str:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value.lower() not in choices:
+            raise ValueError(value)
+        return value.lower()
+
+    return _setting(default, read, "one of " + ", ".join(choices))
+
+
+def _listen(default: str) -> Socket:
+    return _setting(Socket.parse(default), Socket.parse, f"an address and a port, such as {default}")
+
+
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+
+
+def read_domain(value: object) -> str:
+    """A host name (RFC 1123), at most 253 characters; raises `ValueError`."""
+    if not isinstance(value, str) or len(value) > 253 or not all(map(_LABEL.fullmatch, value.split("."))):
+        raise ValueError(value)
+    return value
+
+
+def _read_text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(value)
+    return value
+
+
+def _read_ip(value: object) -> str:
+    return str(ipaddress.ip_address(_read_text(value)))
+
+
+def _read_relays(value: object) -> tuple[str, ...]:
+    urls = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(urls, list):
+        raise ValueError(value)
+    for url in urls:
+        parts = urlsplit(_read_text(url))
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(url)
+    return tuple(url.rstrip("/") for url in urls)
+
+
+def _read_redis(value: object) -> str:
+    parts = urlsplit(_read_text(value))
+    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.path):
+        raise ValueError(value)
+    return str(value)
+
+
+@frozen
+class General:
+    """Who may sign up."""
+
+    signup_mode: str = _choice("token_required", "open", "token_required")
+
+
+@frozen
+class Drive:
+    """The client API."""
+
+    icann_listen_socket: Socket = _listen("127.0.0.1:6286")
+
+
+@frozen
+class Storage:
+    """Files."""
+
+    default_quota_mb: int | None = _whole(None, 0, 2_147_483_647, "megabytes")
+    inline_limit: int = _whole(4096, 0, 65536, "bytes")
+    reserve_mb: int = _whole(256, 0, 1_048_576, "megabytes")
+
+    @property
+    def default_limit(self) -> int | None:
+        """Bytes that an account without its own quota may use; None for no limit."""
+        return None if self.default_quota_mb is None else self.default_quota_mb * MEGABYTE
+
+
+@frozen
+class Blobs:
+    """Bodies above the inline limit."""
+
+    grace: int = _whole(3600, 0, 31_536_000, "seconds")
+    sweep_interval: int = _whole(3600, 60, 31_536_000, "seconds")
+
+
+@frozen
+class Redis:
+    """Where the state lives."""
+
+    url: str | None = _setting(
+        None, _read_redis, "redis://host:port/db, rediss://… (TLS) or unix:///path/to/redis.sock"
+    )
+    appendfsync: str = _choice("always", "always", "everysec")
+
+
+@frozen
+class Admin:
+    """The operator's API."""
+
+    enabled: bool = _flag(True)
+    listen_socket: Socket = _listen("127.0.0.1:6288")
+    admin_password: str | None = field(
+        default=None, repr=False, metadata={"read": _read_text, "allowed": "a text that is not empty"}
+    )
+
+
+@frozen
+class Metrics:
+    """Numbers for Prometheus."""
+
+    enabled: bool = _flag(False)
+    listen_socket: Socket = _listen("127.0.0.1:6289")
+
+
+@frozen
+class Pkdns:
+    """What the homeserver's PKARR record says, and where it is published."""
+
+    public_ip: str = _setting("127.0.0.1", _read_ip, "an IP address")
+    public_icann_http_port: int | None = _whole(None, 1, 65535, "a port")
+    icann_domain: str | None = _setting("localhost", read_domain, "a host name, such as example.com")
+    dht_relay_nodes: tuple[str, ...] = _setting(
+        ("https://pkarr.pubky.app", "https://pkarr.pubky.org"),
+        _read_relays,
+        "a list of http:// or https:// addresses",
+    )
+    relay_request_timeout_ms: int = _whole(5000, 1, 600_000, "milliseconds")
+
+
+@frozen
+class Logging:
+    """What is written to the log."""
+
+    level: str = _choice("info", "debug", "info", "warn", "error", "critical")
+
+
+@frozen
+class Config:
+    """Every setting of the homeserver. Made by `load`."""
+
+    general: General = General()
+    drive: Drive = Drive()
+    storage: Storage = Storage()
+    blobs: Blobs = Blobs()
+    redis: Redis = Redis()
+    admin: Admin = Admin()
+    metrics: Metrics = Metrics()
+    pkdns: Pkdns = Pkdns()
+    logging: Logging = Logging()
+
+
+def load(file: Path | None, dotenv: Path, environment: Mapping[str, str], defaults: Config) -> Config:
+    """The settings of a TOML file (None: there is none), of a `.env` file and of the environment, over `defaults`.
+
+    Raises `ConfigError`.
+    """
+    config = defaults
+    if file is not None:
+        config = _read_table(config, _parse(file), str(file), "")
+    if dotenv.is_file():
+        values = {name: value for name, value in dotenv_values(dotenv, interpolate=False).items() if value}
+        config = _read_environment(config, values, str(dotenv))
+    return _read_environment(config, environment, "environment")
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: is not valid TOML: {error}") from None
+
+
+def settings(section: type, prefix: str = "") -> Iterator[tuple[str, "Attribute[Any]"]]:
+    """Every setting with its dotted key."""
+    for one in fields(section):
+        if isinstance(one.default, object) and has(type(one.default)) and "read" not in one.metadata:
+            yield from settings(type(one.default), f"{prefix}{one.name}.")
+        else:
+            yield prefix + one.name, one
+
+
+def _read_table(record: Any, table: Mapping[str, Any], source: str, prefix: str) -> Any:
+    known = {one.name: one for one in fields(type(record))}
+    changes: dict[str, Any] = {}
+    for name, value in table.items():
+        key = prefix + name
+        if name not in known:
+            hint = NOT_HERE.get(key) or "known here: " + ", ".join(prefix + one for one in known)
+            raise ConfigError(f"{source}: {key}: no such setting; {hint}")
+        read = known[name].metadata.get("read")
+        if read is not None:
+            changes[name] = _read_value(known[name], value, source, key)
+        elif isinstance(value, dict):
+            changes[name] = _read_table(getattr(record, name), value, source, f"{key}.")
+        else:
+            raise ConfigError(f"{source}: {key}: must be a table, such as [{key}]")
+    return evolve(record, **changes)
+
+
+def _read_value(setting: "Attribute[Any]", value: object, source: str, key: str) -> Any:
+    try:
+        return setting.metadata["read"](value)
+    except (ValueError, TypeError):
+        shown = "" if setting.repr is False else f" = {value!r}"
+        raise ConfigError(f"{source}: {key}{shown}: must be {setting.metadata['allowed']}") from None
+
+
+def _read_environment(config: Config, values: Mapping[str, str], source: str) -> Config:
+    if key := values.get("PUBKY_API_KEY"):
+        config = evolve(config, admin=evolve(config.admin, admin_password=key))
+    if url := values.get("HOMESERVER_URL"):
+        config = evolve(config, pkdns=_public_address(config.pkdns, url, source))
+    if endpoints := values.get("PKARR_ENDPOINT"):
+        setting = fields(Pkdns).dht_relay_nodes
+        relays = _read_value(setting, endpoints, source, "PKARR_ENDPOINT")
+        config = evolve(config, pkdns=evolve(config.pkdns, dht_relay_nodes=relays))
+    return config
+
+
+def _public_address(pkdns: Pkdns, url: str, source: str) -> Pkdns:
+    """`https://domain` or `http://localhost:port`: clients find nothing else."""
+    allowed = (
+        f"{source}: HOMESERVER_URL = {url!r}: must be https://domain without a port (clients use 443), "
+        "or http://localhost:port for this machine only"
+    )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        domain = read_domain(parts.hostname)
+    except ValueError:
+        raise ConfigError(allowed) from None
+    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        raise ConfigError(allowed)
+    if parts.scheme == "http" and domain == "localhost" and port:
+        return evolve(pkdns, icann_domain="localhost", public_icann_http_port=port)
+    if parts.scheme == "https" and domain != "localhost" and port is None:
+        return evolve(pkdns, icann_domain=domain)
+    raise ConfigError(allowed)
+
+
