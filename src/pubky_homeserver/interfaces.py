@@ -169,6 +169,9 @@ class IBlobReader(Interface):
 class IBlobStore(Interface):
     """Immutable bodies under random ids."""
 
+    def has_room() -> bool:  # type: ignore[empty-body]
+        """Whether there is more free space than the reserve; cheap enough for every write."""
+
     async def create() -> IBlobWriter:  # type: ignore[empty-body]
         """Begin a body. Raises `StorageFull` when the reserve is reached."""
 

@@ -1,0 +1,191 @@
+"""Files: authorize, keep the bytes, commit.
+
+A PUT has two halves. In the first the body streams through the hash into memory (small) or into a blob that nobody
+refers to yet; it may end at any moment and leaves nothing. The second, the **commit**, is one step of the store, and it
+survives a client that hangs up: the answer may be lost, the write is whole.
+"""
+
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from attrs import define, field, frozen
+from blake3 import blake3
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pubky_homeserver.core.authorization import authorize_read, authorize_write
+from pubky_homeserver.core.errors import NotFound, Refused, StorageFull, StoreAway
+from pubky_homeserver.core.media import SNIFFED, content_type
+from pubky_homeserver.core.records import Entry, Session
+from pubky_homeserver.interfaces import IBlobReader, IBlobStore, IEntryStore
+
+T = TypeVar("T")
+
+
+@frozen
+class Conditions:
+    """What a write asks of the file that it replaces or removes (RFC 9110, 13.1)."""
+
+    if_match: Sequence[str] | None = None
+    """Entity tags of which one must be the file's; `*` is any file."""
+    if_none_match: bool = False
+    """There must be no file yet (`If-None-Match: *`)."""
+
+
+ANY = Conditions()
+
+
+@define
+class _Received:
+    """A body that has arrived whole."""
+
+    content_hash: bytes
+    length: int
+    head: bytes
+    """The first bytes, which tell the content type."""
+    body: bytes | None
+    blob: str | None = None
+
+
+@frozen
+class Storage:
+    """The files of all accounts."""
+
+    entries: IEntryStore
+    blobs: IBlobStore
+    clock: IReactorTime
+    default_limit: int | None = None
+    """Bytes that an account without its own quota may use."""
+    inline_limit: int = 4096
+    """Bodies up to this many bytes live in the store with their entry."""
+    _commits: set[Deferred[Any]] = field(factory=set, init=False)
+    # Commits under way, whether or not a client still waits for them.
+
+    log = Logger()
+
+    async def put(
+        self,
+        session: Session | None,
+        owner: str,
+        path: str,
+        body: AsyncIterator[bytes],
+        length: int | None,
+        conditions: Conditions = ANY,
+    ) -> None:
+        """Keep the body at a path; `length` is what the client announced.
+
+        Raises what `authorize_write`, `IEntryStore.put` and the body's iterator raise, and `StorageFull`. What can be
+        refused without the body is refused before it is read, unless the body is so small that reading it is cheaper.
+        """
+        authorize_write(session, owner, path)
+        if not self.blobs.has_room():
+            raise StorageFull
+        if length is None or length > self.inline_limit:
+            await self.entries.check_put(owner, path, length, self.default_limit)
+        writer = None
+        digest, head, small, size = blake3(), b"", bytearray(), 0
+        try:
+            async for chunk in body:
+                digest.update(chunk)
+                size += len(chunk)
+                if len(head) < SNIFFED:
+                    head += chunk[: SNIFFED - len(head)]
+                if writer is None:
+                    small += chunk
+                    if size > self.inline_limit:
+                        writer = await self.blobs.create()
+                        await writer.write(bytes(small))
+                        small.clear()
+                else:
+                    await writer.write(chunk)
+        except BaseException:
+            if writer is not None:
+                await writer.discard()
+            raise
+        received = _Received(digest.digest(), size, head, None if writer else bytes(small))
+
+        async def commit() -> None:
+            if writer is not None:
+                received.blob = await writer.keep()
+            await self._commit_put(owner, path, received, length is not None, conditions)
+
+        await self._finish(commit())
+
+    async def _commit_put(
+        self, owner: str, path: str, received: _Received, announced: bool, conditions: Conditions
+    ) -> None:
+        entry = Entry(
+            path=path,
+            content_hash=received.content_hash,
+            length=received.length,
+            content_type=content_type(received.head, path),
+            modified=int(self.clock.seconds() * 1_000_000),
+            body=received.body,
+            blob=received.blob,
+        )
+        try:
+            await self.entries.put(
+                owner, entry, self.default_limit, announced, conditions.if_match, conditions.if_none_match
+            )
+        except StoreAway:
+            raise  # it may have happened: the sweep will know
+        except Refused:
+            if received.blob is not None:
+                await self.blobs.remove([received.blob])
+            raise
+
+    async def delete(
+        self, session: Session | None, owner: str, path: str, conditions: Conditions = ANY
+    ) -> None:
+        """Remove the file at a path. Raises what `authorize_write` and `IEntryStore.delete` raise."""
+        authorize_write(session, owner, path)
+
+        async def commit() -> None:
+            await self.entries.delete(owner, path, conditions.if_match)
+
+        await self._finish(commit())
+
+    async def get(self, session: Session | None, owner: str, path: str) -> Entry:
+        """The entry at a path. Raises what `authorize_read` raises, and `NotFound`."""
+        authorize_read(session, owner, path)
+        entry = await self.entries.entry(owner, path)
+        if entry is None:
+            raise NotFound
+        return entry
+
+    async def open(self, entry: Entry) -> IBlobReader:
+        """The body of an entry that is not in the entry itself. Raises `NotFound` if the file is gone."""
+        reader = await self.blobs.open(entry.blob) if entry.blob is not None else None
+        if reader is None:
+            self.log.error("The body of {path} is missing: {blob}", path=entry.path, blob=entry.blob)
+            raise NotFound
+        return reader
+
+    async def listing(
+        self, session: Session | None, owner: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool
+    ) -> list[str]:
+        """Paths below a directory, as `IEntryStore.listing`. Raises what `authorize_read` raises, and `DirectoryNotFound`."""
+        authorize_read(session, owner, directory)
+        return await self.entries.listing(owner, directory, after, limit, reverse, shallow)
+
+    async def drain(self) -> None:
+        """Wait for the commits under way."""
+        await DeferredList(list(self._commits), consumeErrors=True)
+
+    def _finish(self, commit: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        """Run a commit to its end, whatever happens to who waits for it."""
+        waiting: Deferred[T] = Deferred(lambda _: None)
+        running = Deferred.fromCoroutine(commit)
+        self._commits.add(running)
+
+        def done(result: T | Failure) -> None:
+            self._commits.discard(running)
+            if not waiting.called:
+                waiting.callback(result)
+            elif isinstance(result, Failure) and not result.check(Refused):
+                self.log.failure("A write failed after its client had gone", failure=result)
+
+        running.addBoth(done)
+        return waiting
