@@ -331,5 +331,3 @@ def _public_address(pkdns: Pkdns, url: str, source: str) -> Pkdns:
     if parts.scheme == "https" and domain != "localhost" and port is None:
         return evolve(pkdns, icann_domain=domain)
     raise ConfigError(allowed)
-
-

@@ -4,6 +4,8 @@ All methods that return coroutines raise `core.errors.StoreAway` while the store
 acknowledged, though it may have happened.
 """
 
+# mypy: disable-error-code="empty-body"
+
 from collections.abc import Callable, Iterable, Sequence
 
 from zope.interface import Attribute, Interface
@@ -23,9 +25,7 @@ from pubky_homeserver.core.records import (
 class IAccountStore(Interface):
     """Accounts and the tokens that let people sign up."""
 
-    async def sign_up(  # type: ignore[empty-body]
-        account: Account, session: Session | None, token: str | None, token_required: bool
-    ) -> None:
+    async def sign_up(account: Account, session: Session | None, token: str | None, token_required: bool) -> None:
         """Make an account, spend the token, keep the first session: one atomic step.
 
         Raises, in this order: `UserExists`; and if a token is required `SignupTokenRequired` (none given),
@@ -33,54 +33,54 @@ class IAccountStore(Interface):
         becomes the account's.
         """
 
-    async def account(pubky: str) -> Account | None:  # type: ignore[empty-body]
+    async def account(pubky: str) -> Account | None:
         """The account of a key."""
 
-    async def set_disabled(pubky: str, disabled: bool) -> None:  # type: ignore[empty-body]
+    async def set_disabled(pubky: str, disabled: bool) -> None:
         """Shut or open an account for writing. Raises `NotFound`."""
 
-    async def log_state(pubky: str, private: bool) -> LogState | None:  # type: ignore[empty-body]
+    async def log_state(pubky: str, private: bool) -> LogState | None:
         """Where the account's public or private log stands."""
 
-    async def totals() -> Totals:  # type: ignore[empty-body]
+    async def totals() -> Totals:
         """Numbers over all accounts."""
 
-    async def add_signup_token(token: SignupToken) -> None:  # type: ignore[empty-body]
+    async def add_signup_token(token: SignupToken) -> None:
         """Keep a new token."""
 
-    async def signup_token(token: str) -> SignupToken | None:  # type: ignore[empty-body]
+    async def signup_token(token: str) -> SignupToken | None:
         """A token by its exact text."""
 
-    async def signup_tokens(state: TokenState, after: str, limit: int) -> list[SignupToken]:  # type: ignore[empty-body]
+    async def signup_tokens(state: TokenState, after: str, limit: int) -> list[SignupToken]:
         """Up to `limit` (at most 1001) tokens with a text above `after`, ascending."""
 
 
 class ISessionStore(Interface):
     """Sessions by the hash of their secret, and the sign-in tokens that were seen."""
 
-    async def burn(token_id: bytes, lifetime: int) -> bool:  # type: ignore[empty-body]
+    async def burn(token_id: bytes, lifetime: int) -> bool:
         """Remember a sign-in token for `lifetime` seconds; False if it is remembered already."""
 
-    async def sign_in(session: Session) -> None:  # type: ignore[empty-body]
+    async def sign_in(session: Session) -> None:
         """Keep a session. Raises `NotFound` without an account."""
 
-    async def session(session_id: str) -> Session | None:  # type: ignore[empty-body]
+    async def session(session_id: str) -> Session | None:
         """The session with this id."""
 
-    async def sign_out(session_id: str) -> bool:  # type: ignore[empty-body]
+    async def sign_out(session_id: str) -> bool:
         """Forget a session; False if there was none."""
 
 
 class IEntryStore(Interface):
     """The files of all accounts: entries, listings, events. Paths are canonical."""
 
-    async def entry(pubky: str, path: str) -> Entry | None:  # type: ignore[empty-body]
+    async def entry(pubky: str, path: str) -> Entry | None:
         """The entry at a path, small body included."""
 
-    async def check_put(pubky: str, path: str, length: int | None, default_limit: int | None) -> None:  # type: ignore[empty-body]
-        """Raise what `put` would raise before a body is worth reading, in the same order; `length` None if not announced."""
+    async def check_put(pubky: str, path: str, length: int | None, default_limit: int | None) -> None:
+        """Raise, in the same order, what `put` would raise whatever the body is; `length` is None if not announced."""
 
-    async def put(  # type: ignore[empty-body]
+    async def put(
         pubky: str,
         entry: Entry,
         default_limit: int | None,
@@ -99,45 +99,52 @@ class IEntryStore(Interface):
         grace, and if the write is refused the new one stays an orphan for the sweep.
         """
 
-    async def check_delete(pubky: str, path: str) -> None:  # type: ignore[empty-body]
+    async def check_delete(pubky: str, path: str) -> None:
         """Raise what `delete` would raise, conditions aside."""
 
-    async def delete(pubky: str, path: str, if_match: Sequence[str] | None = None) -> Event:  # type: ignore[empty-body]
-        """Remove the entry at a path. Raises `NotFound` (account, then entry), `WriteNotAllowed`, `PreconditionFailed`."""
+    async def delete(pubky: str, path: str, if_match: Sequence[str] | None = None) -> Event:
+        """Remove the entry at a path.
 
-    async def listing(  # type: ignore[empty-body]
-        pubky: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool
-    ) -> list[str]:
-        """Up to `limit` (at most 1000) paths below a directory in byte order, strictly after `after` (empty: from the start).
+        Raises, in this order: `NotFound` (account, then entry), `WriteNotAllowed`, `PreconditionFailed`.
+        """
+
+    async def listing(pubky: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool) -> list[str]:
+        """Up to `limit` (at most 1000) paths below a directory in byte order, strictly after `after` (empty: all).
 
         `shallow`: direct children only, folders once with a trailing slash. Raises `DirectoryNotFound` if nothing lies
         below the directory.
         """
 
-    async def events(after: int, limit: int, private: bool) -> list[Event]:  # type: ignore[empty-body]
-        """Up to `limit` (at most 1000) events of all accounts with an id above `after`, ascending; private ones if asked."""
+    async def events(after: int, limit: int, private: bool) -> list[Event]:
+        """Up to `limit` (at most 1000) events of all accounts with an id above `after`, ascending.
 
-    async def account_events(  # type: ignore[empty-body]
+        `private`: those of private paths too.
+        """
+
+    async def account_events(
         pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool
     ) -> list[Event]:
         """Up to `limit` (at most 1000) events of one account beyond `after` (None: from the end where reading starts)."""
 
-    async def has_event(event_id: int) -> bool:  # type: ignore[empty-body]
+    async def has_event(event_id: int) -> bool:
         """Whether any account has an event with exactly this id."""
 
-    async def last_event_id() -> int:  # type: ignore[empty-body]
+    async def last_event_id() -> int:
         """The newest event id of all; 0 before the first."""
 
-    def subscribe(wake: Callable[[], None]) -> Callable[[], None]:  # type: ignore[empty-body]
-        """Call `wake` soon after events were added (a hint: it may come late, twice or not at all); returns the way to stop."""
+    def subscribe(wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` soon after events were added; returns the way to stop.
 
-    async def known_blobs(blobs: Iterable[str]) -> set[str]:  # type: ignore[empty-body]
+        It is a hint: it may come late, twice or not at all.
+        """
+
+    async def known_blobs(blobs: Iterable[str]) -> set[str]:
         """Those of these blobs that an entry or a running grace refers to."""
 
-    async def expired_blobs(now: int, limit: int) -> list[str]:  # type: ignore[empty-body]
+    async def expired_blobs(now: int, limit: int) -> list[str]:
         """Replaced and deleted blobs whose grace is over."""
 
-    async def forget_blobs(blobs: Iterable[str]) -> None:  # type: ignore[empty-body]
+    async def forget_blobs(blobs: Iterable[str]) -> None:
         """Drop the memory of expired blobs, after their files are gone."""
 
 
@@ -147,7 +154,7 @@ class IBlobWriter(Interface):
     async def write(chunk: bytes) -> None:
         """Append. Raises `StorageFull`."""
 
-    async def keep() -> str:  # type: ignore[empty-body]
+    async def keep() -> str:
         """Make it durable and immutable (fsync, rename, fsync of the folder); returns the blob's id."""
 
     async def discard() -> None:
@@ -159,7 +166,7 @@ class IBlobReader(Interface):
 
     length: int = Attribute("Bytes in all.")  # type: ignore[assignment]
 
-    async def read(offset: int, size: int) -> bytes:  # type: ignore[empty-body]
+    async def read(offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; empty at the end."""
 
     def close() -> None:
@@ -169,17 +176,17 @@ class IBlobReader(Interface):
 class IBlobStore(Interface):
     """Immutable bodies under random ids."""
 
-    def has_room() -> bool:  # type: ignore[empty-body]
+    def has_room() -> bool:
         """Whether there is more free space than the reserve; cheap enough for every write."""
 
-    async def create() -> IBlobWriter:  # type: ignore[empty-body]
+    async def create() -> IBlobWriter:
         """Begin a body. Raises `StorageFull` when the reserve is reached."""
 
-    async def open(blob: str) -> IBlobReader | None:  # type: ignore[empty-body]
+    async def open(blob: str) -> IBlobReader | None:
         """Open a body; None if it is not here."""
 
     async def remove(blobs: Iterable[str]) -> None:
         """Remove bodies that are there."""
 
-    async def older_than(seconds: float) -> list[str]:  # type: ignore[empty-body]
+    async def older_than(seconds: float) -> list[str]:
         """Ids of the bodies older than that, for the sweep."""

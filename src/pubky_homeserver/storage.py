@@ -19,7 +19,7 @@ from pubky_homeserver.core.authorization import authorize_read, authorize_write
 from pubky_homeserver.core.errors import NotFound, Refused, StorageFull, StoreAway
 from pubky_homeserver.core.media import SNIFFED, content_type
 from pubky_homeserver.core.records import Entry, Session
-from pubky_homeserver.interfaces import IBlobReader, IBlobStore, IEntryStore
+from pubky_homeserver.interfaces import IBlobReader, IBlobStore, IBlobWriter, IEntryStore
 
 T = TypeVar("T")
 
@@ -84,27 +84,7 @@ class Storage:
             raise StorageFull
         if length is None or length > self.inline_limit:
             await self.entries.check_put(owner, path, length, self.default_limit)
-        writer = None
-        digest, head, small, size = blake3(), b"", bytearray(), 0
-        try:
-            async for chunk in body:
-                digest.update(chunk)
-                size += len(chunk)
-                if len(head) < SNIFFED:
-                    head += chunk[: SNIFFED - len(head)]
-                if writer is None:
-                    small += chunk
-                    if size > self.inline_limit:
-                        writer = await self.blobs.create()
-                        await writer.write(bytes(small))
-                        small.clear()
-                else:
-                    await writer.write(chunk)
-        except BaseException:
-            if writer is not None:
-                await writer.discard()
-            raise
-        received = _Received(digest.digest(), size, head, None if writer else bytes(small))
+        received, writer = await self._receive(body)
 
         async def commit() -> None:
             if writer is not None:
@@ -112,6 +92,28 @@ class Storage:
             await self._commit_put(owner, path, received, length is not None, conditions)
 
         await self._finish(commit())
+
+    async def _receive(self, body: AsyncIterator[bytes]) -> tuple[_Received, IBlobWriter | None]:
+        """Read a body through the hash, into memory or, from the inline limit on, into a blob."""
+        writer = None
+        digest, head, small, size = blake3(), b"", bytearray(), 0
+        try:
+            async for chunk in body:
+                digest.update(chunk)
+                size += len(chunk)
+                head += chunk[: SNIFFED - len(head)]
+                if writer is None and size > self.inline_limit:
+                    writer = await self.blobs.create()
+                    await writer.write(bytes(small))
+                if writer is None:
+                    small += chunk
+                else:
+                    await writer.write(chunk)
+        except BaseException:
+            if writer is not None:
+                await writer.discard()
+            raise
+        return _Received(digest.digest(), size, head, None if writer else bytes(small)), writer
 
     async def _commit_put(
         self, owner: str, path: str, received: _Received, announced: bool, conditions: Conditions
@@ -136,9 +138,7 @@ class Storage:
                 await self.blobs.remove([received.blob])
             raise
 
-    async def delete(
-        self, session: Session | None, owner: str, path: str, conditions: Conditions = ANY
-    ) -> None:
+    async def delete(self, session: Session | None, owner: str, path: str, conditions: Conditions = ANY) -> None:
         """Remove the file at a path. Raises what `authorize_write` and `IEntryStore.delete` raise."""
         authorize_write(session, owner, path)
 
@@ -166,7 +166,7 @@ class Storage:
     async def listing(
         self, session: Session | None, owner: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool
     ) -> list[str]:
-        """Paths below a directory, as `IEntryStore.listing`. Raises what `authorize_read` raises, and `DirectoryNotFound`."""
+        """Paths below a directory, as `IEntryStore.listing`. Raises what that and `authorize_read` raise."""
         authorize_read(session, owner, directory)
         return await self.entries.listing(owner, directory, after, limit, reverse, shallow)
 
