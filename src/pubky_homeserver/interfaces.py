@@ -91,8 +91,8 @@ class IEntryStore(Interface):
         """Make `entry` what its path holds: entry, usage, event, digest in one atomic step.
 
         `default_limit`: bytes that an account without its own quota may use, None for no limit. `announced`: the client
-        told the length before, then the quota is checked first. `if_match`: entity tags (quoted base64 of the hash), one
-        of which must be the current one (`*`: any); `if_none_match`: there must be no entry.
+        told the length before, then the quota is checked first. `if_match`: entity tags (quoted base64 of the hash),
+        one of which must be the current one (`*`: any); `if_none_match`: there must be no entry.
 
         Raises, in this order: `NotFound` (no account), `UserDisabled`, `QuotaExceeded` (if announced),
         `WriteNotAllowed`, `Collision`, `PreconditionFailed`, `QuotaExceeded`. The blob of a replaced entry gets its
@@ -124,7 +124,10 @@ class IEntryStore(Interface):
     async def account_events(
         pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool
     ) -> list[Event]:
-        """Up to `limit` (at most 1000) events of one account beyond `after` (None: from the end where reading starts)."""
+        """Up to `limit` (at most 1000) events of one account beyond `after`, ascending, or descending if `reverse`.
+
+        `after` None: from the end where reading starts.
+        """
 
     async def has_event(event_id: int) -> bool:
         """Whether any account has an event with exactly this id."""
@@ -164,7 +167,7 @@ class IBlobWriter(Interface):
 class IBlobReader(Interface):
     """An open body; stays readable when its blob is removed."""
 
-    length: int = Attribute("Bytes in all.")  # type: ignore[assignment]
+    length: int = Attribute("Bytes in all.")
 
     async def read(offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; empty at the end."""

@@ -159,5 +159,3 @@ def _paths(value: object) -> tuple[str, ...] | None:
         except InvalidPath as error:
             raise UnprocessableRequest(f"allowed_write_paths[{index}]: {error}") from None
     return tuple(value)
-
-

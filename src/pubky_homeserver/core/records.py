@@ -20,7 +20,7 @@ class Account:
     disabled: bool = False
     used: int = 0
     """Bytes: the sum over all files of their length and 256."""
-    quota: UserQuota = UserQuota()
+    quota: UserQuota = field(factory=UserQuota)
 
 
 @frozen
@@ -29,7 +29,7 @@ class SignupToken:
 
     token: str
     created: int
-    quota: UserQuota = UserQuota()
+    quota: UserQuota = field(factory=UserQuota)
     used: int | None = None
     """When somebody signed up with it."""
     used_by: str | None = None
@@ -67,7 +67,7 @@ class Entry:
     body: bytes | None = field(default=None, repr=False)
     """The body itself up to the inline limit."""
     blob: str | None = None
-    """Else the id of the immutable file that holds it. Neither: the body is not here yet."""
+    """Else the id of the immutable file that holds it, 32 hex digits. Neither: the body is not here yet."""
     seq: int = 0
     """Number of the write in its log (the account's public or private one); given by the store."""
 
