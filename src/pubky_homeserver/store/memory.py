@@ -1,0 +1,412 @@
+"""The store in plain dictionaries: what a homeserver keeps when it need not keep it. For tests and the test network.
+
+It is also the readable form of the contract: what `RedisStore` does in scripts stands here in a few lines of Python,
+and one suite of tests runs over both.
+"""
+
+from base64 import b64encode
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from secrets import token_hex
+
+from attrs import define, evolve, field
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from pubky_homeserver.core.digests import EMPTY, fold, mark
+from pubky_homeserver.core.errors import (
+    Collision,
+    DirectoryNotFound,
+    NotFound,
+    PreconditionFailed,
+    QuotaExceeded,
+    SignupTokenRequired,
+    SignupTokenUnknown,
+    SignupTokenUsed,
+    UserDisabled,
+    UserExists,
+    WriteNotAllowed,
+)
+from pubky_homeserver.core.paths import ancestors, covers, is_private
+from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
+from pubky_homeserver.core.records import (
+    Account,
+    Entry,
+    Event,
+    LogState,
+    Operation,
+    Session,
+    SignupToken,
+    TokenState,
+    Totals,
+)
+from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
+
+MAX_PAGE = 1000
+"""Paths or events of one page."""
+
+MAX_TOKENS = 1001
+"""Signup tokens of one page: the protocol's thousand, and one to know whether there are more."""
+
+
+def _new_log() -> LogState:
+    return LogState(log_id=token_hex(16), seq=0, event_id=0, digest=EMPTY, floor=0)
+
+
+@define
+class _Files:
+    """An account with all that is its own."""
+
+    account: Account
+    entries: dict[str, Entry] = field(factory=dict)
+    # Path → entry.
+    paths: list[str] = field(factory=list)
+    # The same paths in order; the order of code points is that of the bytes of UTF-8.
+    logs: dict[bool, LogState] = field(factory=lambda: {False: _new_log(), True: _new_log()})
+    # Whether it is the private one → log.
+    events: list[Event] = field(factory=list)
+    # Of both logs, ascending.
+
+
+@implementer(IAccountStore, ISessionStore, IEntryStore)
+@define(eq=False)
+class MemoryStore:
+    """Accounts, sessions and entries in memory. `clock` gives the time and carries the wake-ups."""
+
+    clock: IReactorTime
+    grace: int = 3600
+    """Seconds that the blob of a replaced or deleted entry is kept."""
+    _accounts: dict[str, _Files] = field(factory=dict, init=False)
+    # Pubky → account.
+    _tokens: dict[str, SignupToken] = field(factory=dict, init=False)
+    # Text → signup token.
+    _sessions: dict[str, Session] = field(factory=dict, init=False)
+    # Id → session.
+    _burned: dict[bytes, int] = field(factory=dict, init=False)
+    # Id of a sign-in token → when it may be forgotten.
+    _events: list[Event] = field(factory=list, init=False)
+    # Of all accounts, ascending.
+    _blobs: set[str] = field(factory=set, init=False)
+    # Blobs that an entry or a grace refers to.
+    _graces: dict[str, int] = field(factory=dict, init=False)
+    # Blob → when its grace is over.
+    _wakes: list[Callable[[], None]] = field(factory=list, init=False)
+
+    # --- accounts -------------------------------------------------------------------------------------------------
+
+    async def sign_up(self, account: Account, session: Session | None, token: str | None, token_required: bool) -> None:
+        """See `IAccountStore`."""
+        if account.pubky in self._accounts:
+            raise UserExists
+        quota = account.quota
+        if token_required:
+            if token is None:
+                raise SignupTokenRequired
+            spent = self._tokens.get(token)
+            if spent is None:
+                raise SignupTokenUnknown
+            if spent.used is not None:
+                raise SignupTokenUsed
+            quota = spent.quota
+            self._tokens[token] = evolve(spent, used=account.created, used_by=account.pubky)
+        self._accounts[account.pubky] = _Files(Account(account.pubky, account.created, quota=quota))
+        if session is not None:
+            self._sessions[session.id] = session
+
+    async def account(self, pubky: str) -> Account | None:
+        """See `IAccountStore`."""
+        files = self._accounts.get(pubky)
+        return files.account if files else None
+
+    async def set_disabled(self, pubky: str, disabled: bool) -> None:
+        """See `IAccountStore`."""
+        files = self._files(pubky)
+        files.account = evolve(files.account, disabled=disabled)
+
+    async def log_state(self, pubky: str, private: bool) -> LogState | None:
+        """See `IAccountStore`."""
+        files = self._accounts.get(pubky)
+        return files.logs[private] if files else None
+
+    async def totals(self) -> Totals:
+        """See `IAccountStore`."""
+        accounts = [files.account for files in self._accounts.values()]
+        return Totals(
+            users=len(accounts),
+            disabled=sum(account.disabled for account in accounts),
+            used=sum(account.used for account in accounts),
+            tokens=len(self._tokens),
+            unused_tokens=sum(token.used is None for token in self._tokens.values()),
+        )
+
+    async def add_signup_token(self, token: SignupToken) -> None:
+        """See `IAccountStore`."""
+        self._tokens.setdefault(token.token, token)
+
+    async def signup_token(self, token: str) -> SignupToken | None:
+        """See `IAccountStore`."""
+        return self._tokens.get(token)
+
+    async def signup_tokens(self, state: TokenState, after: str, limit: int) -> list[SignupToken]:
+        """See `IAccountStore`."""
+        found = [
+            token
+            for text, token in sorted(self._tokens.items())
+            if text > after and state in (TokenState.ALL, TokenState.USED if token.used else TokenState.UNUSED)
+        ]
+        return found[: min(limit, MAX_TOKENS)]
+
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    async def burn(self, token_id: bytes, lifetime: int) -> bool:
+        """See `ISessionStore`."""
+        now = self._now()
+        self._burned = {known: until for known, until in self._burned.items() if until > now}
+        if token_id in self._burned:
+            return False
+        self._burned[token_id] = now + lifetime * 1_000_000
+        return True
+
+    async def sign_in(self, session: Session) -> None:
+        """See `ISessionStore`."""
+        self._files(session.pubky)
+        self._sessions[session.id] = session
+
+    async def session(self, session_id: str) -> Session | None:
+        """See `ISessionStore`."""
+        return self._sessions.get(session_id)
+
+    async def sign_out(self, session_id: str) -> bool:
+        """See `ISessionStore`."""
+        return self._sessions.pop(session_id, None) is not None
+
+    # --- entries --------------------------------------------------------------------------------------------------
+
+    async def entry(self, pubky: str, path: str) -> Entry | None:
+        """See `IEntryStore`."""
+        files = self._accounts.get(pubky)
+        return files.entries.get(path) if files else None
+
+    async def check_put(self, pubky: str, path: str, length: int | None, default_limit: int | None) -> None:
+        """See `IEntryStore`."""
+        files = self._writable(pubky)
+        if length is not None:
+            _check_quota(files, path, length, default_limit)
+        _check_path(files, path)
+
+    async def put(
+        self,
+        pubky: str,
+        entry: Entry,
+        default_limit: int | None,
+        announced: bool,
+        if_match: Sequence[str] | None = None,
+        if_none_match: bool = False,
+    ) -> Event:
+        """See `IEntryStore`."""
+        path = entry.path
+        await self.check_put(pubky, path, entry.length if announced else None, default_limit)
+        files = self._files(pubky)
+        old = files.entries.get(path)
+        if if_none_match and old is not None:
+            raise PreconditionFailed
+        _check_match(old, if_match)
+        _check_quota(files, path, entry.length, default_limit)
+
+        if old is None:
+            insort(files.paths, path)
+        else:
+            self._retire(old)
+        if entry.blob is not None:
+            self._blobs.add(entry.blob)
+        files.account = evolve(files.account, used=files.account.used + _growth(files, path, entry.length))
+        event = self._append(files, Operation.PUT, path, old, entry)
+        files.entries[path] = evolve(entry, seq=event.seq)
+        return event
+
+    async def check_delete(self, pubky: str, path: str) -> None:
+        """See `IEntryStore`."""
+        files = self._files(pubky)
+        if path not in files.entries:
+            raise NotFound
+        _check_allowed(files, path)
+
+    async def delete(self, pubky: str, path: str, if_match: Sequence[str] | None = None) -> Event:
+        """See `IEntryStore`."""
+        await self.check_delete(pubky, path)
+        files = self._files(pubky)
+        old = files.entries[path]
+        _check_match(old, if_match)
+
+        del files.entries[path]
+        del files.paths[bisect_left(files.paths, path)]
+        self._retire(old)
+        files.account = evolve(files.account, used=max(0, files.account.used - old.length - ENTRY_OVERHEAD))
+        return self._append(files, Operation.DEL, path, old, None)
+
+    async def listing(
+        self, pubky: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool
+    ) -> list[str]:
+        """See `IEntryStore`."""
+        files = self._accounts.get(pubky)
+        paths = _below(files.paths, directory) if files else []
+        if not paths:
+            raise DirectoryNotFound
+        if shallow:
+            paths = list(dict.fromkeys(_child(path, directory) for path in paths))
+        if reverse:
+            paths = paths[: bisect_left(paths, after)][::-1] if after else paths[::-1]
+        elif after:
+            paths = paths[bisect_right(paths, after) :]
+        return paths[: min(limit, MAX_PAGE)]
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    async def events(self, after: int, limit: int, private: bool) -> list[Event]:
+        """See `IEntryStore`."""
+        return _page((event for event in _beyond(self._events, after) if private or not is_private(event.path)), limit)
+
+    async def account_events(
+        self, pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool
+    ) -> list[Event]:
+        """See `IEntryStore`."""
+        files = self._accounts.get(pubky)
+        events = _beyond(files.events, after, reverse) if files else iter(())
+        return _page((event for event in events if (private if is_private(event.path) else public)), limit)
+
+    async def has_event(self, event_id: int) -> bool:
+        """See `IEntryStore`."""
+        return any(event.id == event_id for event in _beyond(self._events, event_id - 1))
+
+    async def last_event_id(self) -> int:
+        """See `IEntryStore`."""
+        return self._events[-1].id if self._events else 0
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """See `IEntryStore`."""
+        self._wakes.append(wake)
+        return lambda: self._wakes.remove(wake) if wake in self._wakes else None
+
+    # --- blobs ----------------------------------------------------------------------------------------------------
+
+    async def known_blobs(self, blobs: Iterable[str]) -> set[str]:
+        """See `IEntryStore`."""
+        return self._blobs.intersection(blobs)
+
+    async def expired_blobs(self, now: int, limit: int) -> list[str]:
+        """See `IEntryStore`."""
+        return [blob for blob, until in self._graces.items() if until <= now][:limit]
+
+    async def forget_blobs(self, blobs: Iterable[str]) -> None:
+        """See `IEntryStore`."""
+        for blob in blobs:
+            if self._graces.pop(blob, None) is not None:
+                self._blobs.discard(blob)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        return int(self.clock.seconds() * 1_000_000)
+
+    def _files(self, pubky: str) -> _Files:
+        if (files := self._accounts.get(pubky)) is None:
+            raise NotFound
+        return files
+
+    def _writable(self, pubky: str) -> _Files:
+        files = self._files(pubky)
+        if files.account.disabled:
+            raise UserDisabled
+        return files
+
+    def _retire(self, old: Entry) -> None:
+        if old.blob is not None:
+            self._graces[old.blob] = self._now() + self.grace * 1_000_000
+
+    def _append(self, files: _Files, operation: Operation, path: str, old: Entry | None, new: Entry | None) -> Event:
+        """Add an event to the log of a path, and move the log's digest."""
+        log = files.logs[is_private(path)]
+        marks = [
+            mark(one.path, one.content_hash, one.length, one.modified, one.content_type)
+            for one in (old, new)
+            if one is not None
+        ]
+        event = Event(
+            id=max(self._events[-1].id + 1 if self._events else 1, self._now()),
+            operation=operation,
+            pubky=files.account.pubky,
+            path=path,
+            seq=log.seq + 1,
+            digest=fold(log.digest, *marks),
+            content_hash=new.content_hash if new else None,
+            length=new.length if new else 0,
+            content_type=new.content_type if new else "",
+            modified=new.modified if new else 0,
+        )
+        files.logs[is_private(path)] = evolve(log, seq=event.seq, event_id=event.id, digest=event.digest)
+        files.events.append(event)
+        self._events.append(event)
+        for wake in self._wakes:
+            self.clock.callLater(0, self._wake, wake)
+        return event
+
+    def _wake(self, wake: Callable[[], None]) -> None:
+        if wake in self._wakes:
+            wake()
+
+
+def _growth(files: _Files, path: str, length: int) -> int:
+    """Bytes that the account uses more with a file of this length at the path."""
+    old = files.entries.get(path)
+    return length - old.length if old else length + ENTRY_OVERHEAD
+
+
+def _check_quota(files: _Files, path: str, length: int, default_limit: int | None) -> None:
+    limit = files.account.quota.storage_limit(default_limit)
+    used = files.account.used + _growth(files, path, length)
+    if limit is not None and used > limit and used > 0:
+        raise QuotaExceeded
+
+
+def _check_path(files: _Files, path: str) -> None:
+    _check_allowed(files, path)
+    if path in files.entries:
+        return
+    if _below(files.paths, path + "/") or any(folder in files.entries for folder in ancestors(path)):
+        raise Collision
+
+
+def _check_allowed(files: _Files, path: str) -> None:
+    allowed = files.account.quota.allowed_write_paths
+    if allowed is not None and not any(covers(scope, path) for scope in allowed):
+        raise WriteNotAllowed
+
+
+def _check_match(old: Entry | None, if_match: Sequence[str] | None) -> None:
+    if if_match is None:
+        return
+    if old is None or not {"*", f'"{b64encode(old.content_hash).decode()}"'}.intersection(if_match):
+        raise PreconditionFailed
+
+
+def _below(paths: list[str], directory: str) -> list[str]:
+    """Those of the ordered paths that begin with a directory; `0` is the character after the slash."""
+    return paths[bisect_left(paths, directory) : bisect_left(paths, directory[:-1] + "0")]
+
+
+def _child(path: str, directory: str) -> str:
+    """What a shallow listing of the directory shows for a path: the file, or the folder that it lies in."""
+    end = path.find("/", len(directory))
+    return path if end < 0 else path[: end + 1]
+
+
+def _beyond(events: list[Event], after: int | None, reverse: bool = False) -> Iterator[Event]:
+    if reverse:
+        end = len(events) if after is None else bisect_left(events, after, key=lambda event: event.id)
+        return (events[index] for index in range(end - 1, -1, -1))
+    start = 0 if after is None else bisect_right(events, after, key=lambda event: event.id)
+    return (events[index] for index in range(start, len(events)))
+
+
+def _page(events: Iterator[Event], limit: int) -> list[Event]:
+    return [event for event, _ in zip(events, range(min(limit, MAX_PAGE)), strict=False)]
