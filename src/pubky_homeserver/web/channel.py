@@ -1,30 +1,26 @@
-"""HTTP/1.1 connections: bytes in, requests out, one at a time and in order.
+"""HTTP/1.1 connections: requests one at a time and in order, limits and time-outs.
 
-llhttp (through `httptools`) parses; its callbacks only note what they see, because an exception in one becomes a
-parse error and nothing may start or wake while the rest of the same bytes is unknown. After each read the channel
-goes through its notes in a loop: it wakes the reader of a body, starts the next request when the one before is
-served, and decides whether to read on. It stops reading while a request waits behind another or more than
-`body_high_water` bytes of a body are unread; it starts no request while the client leaves earlier answers unread. So
-what one connection can occupy is bounded by its reads (64 KiB each) and these limits, however fast or slow the client
-is.
+After each read the channel goes through what `Inbound` noted, in a loop: it wakes the reader of a body, starts the
+next request when the one before is served, and decides whether to read on. It stops reading while a request waits
+behind another or more than `body_high_water` bytes of a body are unread; it starts no request while the client leaves
+earlier answers unread. So what one connection can occupy is bounded by its reads (64 KiB each) and these limits,
+however fast or slow the client is.
 
-What cannot be parsed is refused in its turn, after the requests before it, and the connection ends. An answer to a
-client that still sends is half-closed and the rest read and dropped for a moment, because closing with unread bytes
-makes the kernel reset the connection and take the answer with it (RFC 9112 §9.6).
+An answer to a client that still sends is half-closed, and the rest read and dropped for a moment: closing with unread
+bytes would make the kernel reset the connection and take the answer with it (RFC 9112 §9.6). A handler is a coroutine;
+its first step is made by hand, so an answer that waits for nothing costs no `Deferred`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 from attrs import define, field, frozen
-from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -39,23 +35,20 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pubky_homeserver.web.inbound import HeadLimits, Inbound
 from pubky_homeserver.web.request import BodyBroken, ClientGone, Request, refusal
+from pubky_homeserver.web.wire import Wire
 
 TICK = 1.0  # seconds between two looks at the clock; time-outs are exact to this
 LINGER = 1.0  # seconds that a client gets to read an answer it did not wait for
 LINGER_BYTES = 1 << 20  # what is read and dropped of such a client
 SMALL_REST = 64 << 10  # bytes of an unread body that are cheaper to drop than a connection is to open
-CHUNK_COST = 32  # bytes of framing that each chunk of a body may have
-CHUNK_EXCESS = 64 << 10  # and what extensions and trailers may have beyond that: they never reach anybody
 
 
 @frozen
-class Limits:
-    """What one client may take. Lengths in bytes, times in seconds."""
+class Limits(HeadLimits):
+    """What one client may take. Times in seconds."""
 
-    head: int = 64 << 10  # more: 431
-    target: int = 32 << 10  # more: 414
-    fields: int = 100  # header fields; more: 431
     head_timeout: float = 10.0  # from the first byte of a head to its last
     idle_timeout: float = 75.0  # between two requests
     stall_timeout: float = 60.0  # without one byte of a body or an answer moving
@@ -64,94 +57,62 @@ class Limits:
     exempt: tuple[IPv4Network | IPv6Network, ...] = ()  # besides loopback: networks that the cap spares (proxies)
 
 
-class _Refused(HttpParserError):
-    """Stops the parser; the status to answer is noted in the channel."""
-
-
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Channel(Protocol):
     """One connection."""
 
     log: ClassVar[Logger] = Logger()
-
-    transport: Any  # a stream transport that is a consumer and a push producer; what else it can is asked of it
+    transport: Any  # a stream transport that is consumer and push producer; what else it can is asked of it
+    wire: Wire
 
     def __init__(self, site: HTTPFactory, client_address: str) -> None:
         self._site = site
         self._limits = site.limits
         self.client_address = client_address
         self.is_tls = False
-        self._parser = HttpRequestParser(self)
-        # The head being parsed.
-        self._in_head = False
-        self._url = b""
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._head_size = 0  # bytes of it that callbacks saw
-        self._head_reads = 0  # bytes of the reads that it filled wholly
-        self._refusal = 0  # status for what a callback refused, 0: as the error says
-        self._replayed: Request | None = None  # whose framing a fresh parser is told
-        # The requests.
-        self._incoming: Request | None = None  # whose body the parser is in
-        self._excess = 0  # bytes of that body's reads that are framing beyond what chunks may cost
-        self._queue: deque[Request | int] = deque()  # parsed and not started; a number is a refusal and the last
+        self._inbound = Inbound(self, site.limits)
         self._request: Request | None = None  # being served
         self._running: Deferred[None] | None = None  # its handler, once it waits for something
         self._advancing = False
-        # The answers.
         self.choked = False  # the transport holds more than it likes
         self._writers: list[Deferred[None]] = []  # who waits for that to end
-        self._written = 0  # bytes given to the transport since the connection began
-        self._taken = 0  # bytes of these that it had passed on at the last look
-        self._pending_then = 0  # bytes that it held at the last look
-        # The connection.
         self._paused = False  # reading is stopped
-        self._deaf = False  # what arrives is no longer parsed
-        self._dropped = 0  # bytes that arrived since
         self._ended = False  # the client has closed its half
         self._closing = False
         self._lost = False
         self._lingering: IDelayedCall | None = None
         self._moved_at = 0.0  # when it fell idle, a head began, or a byte was last seen to move
+        self._taken = 0  # bytes of the answers that the client had taken at the last look
+        self._waited = False  # whether others waited then
 
     # The transport.
 
     def connectionMade(self) -> None:
         """Begin to keep time."""
-        self._moved_at = self._site.opened(self)
         transport = self.transport
+        self.wire = Wire(transport)
         self.is_tls = ISSLTransport.providedBy(transport)
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
             set_no_delay(True)
         transport.registerProducer(self, True)
+        self._moved_at = self._site.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Parse, then act on what was noted."""
-        if self._deaf:
-            self._drop(len(data))
-            return
-        in_head, body_of = self._in_head, self._incoming
-        try:
-            self._parse(data)
-            if self._in_head:
-                self._gather(len(data), in_head)
-            elif body_of is not None:
-                self._frame(len(data), body_of)
-        except HttpParserError as error:
-            self._refuse(error, data, fresh=not in_head and body_of is None)
-        request = self._request
-        if request is not None:
-            body = request.body_if_any
-            if body is not None:
-                self._moved_at = self._site.now
-                body.wake()
+        inbound = self._inbound
+        was_in_head = inbound.in_head
+        inbound.feed(data)
+        if (inbound.in_head and not was_in_head) or self._request is not None:
+            self._moved_at = self._site.now
+        self._wake_reader()
         self._advance()
 
     def readConnectionLost(self) -> None:
         """The client sends no more, but may still read."""
-        self._ended = self._deaf = True
-        self._in_head = False
-        self._break_body()
+        self._ended = True
+        self._inbound.end()
+        self._wake_reader()
         if self._lingering is not None:
             self._close()
         else:
@@ -162,21 +123,17 @@ class Channel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the handler: its waits fail, then it is cancelled unless its answer is complete."""
-        self._lost = self._closing = self._deaf = True
+        self._lost = self._closing = True
         self._site.closed(self)
-        if self._lingering is not None:
-            if self._lingering.active():
-                self._lingering.cancel()
-            self._lingering = None
-        self._queue.clear()
-        self._incoming = None
-        del self._parser  # it refers to this object
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
+        self._inbound.forget()
         request = self._request
         if request is not None:
             request.lost(reason)
             self._wake_writers()
-            if self._running is not None and not request.finished:
-                self._running.cancel()
+        if self._running is not None and request is not None and not request.finished:
+            self._running.cancel()
 
     def pauseProducing(self) -> None:
         """The transport holds enough."""
@@ -191,151 +148,15 @@ class Channel(Protocol):
     def stopProducing(self) -> None:
         """The transport is gone: `connectionLost` follows."""
 
-    # The parser: callbacks only note.
-
-    def on_message_begin(self) -> None:
-        """The first byte of a head."""
-        self._in_head = True
-
-    def on_url(self, url: bytes) -> None:
-        """A piece of the target."""
-        self._url += url
-        self._head_size += len(url)
-        if len(self._url) > self._limits.target:
-            self._stop(HTTPStatus.REQUEST_URI_TOO_LONG)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field, of the head or of the trailers."""
-        self._fields.append((name.lower(), value.rstrip(b" \t")))
-        self._head_size += len(name) + len(value) + 4  # colon, blank, CRLF
-        if self._head_size > self._limits.head or len(self._fields) > self._limits.fields:
-            self._stop(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-
-    def on_headers_complete(self) -> None:
-        """The head is whole."""
-        url, fields = self._url, self._fields
-        self._forget_head()
-        if self._replayed is not None:
-            self._incoming, self._replayed = self._replayed, None
-            return
-        method = self._parser.get_method()
-        if method == b"CONNECT":
-            self._stop(HTTPStatus.METHOD_NOT_ALLOWED)
-        version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            self._stop(HTTPStatus.BAD_REQUEST)
-        request = Request(self, method, url, fields, version == "1.0", self._parser.should_keep_alive())
-        self._incoming = request
-        self._excess = 0
-        self._queue.append(request)
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        assert self._incoming is not None
-        self._incoming.body.feed(data)
-        self._excess -= len(data)
-
-    def on_chunk_header(self) -> None:
-        """The size of a chunk."""
-        self._excess -= CHUNK_COST
-
-    def on_message_complete(self) -> None:
-        """The body, if any, is whole."""
-        request = self._incoming
-        assert request is not None
-        self._incoming = None
-        body = request.body_if_any
-        if body is not None:
-            body.complete = True
-            self._forget_head()  # the trailers
-        if not request.keep_alive:
-            self._deaf = True
-
-    def _forget_head(self) -> None:
-        self._in_head = False
-        self._url, self._fields, self._head_size, self._head_reads = b"", [], 0, 0
-
-    def _stop(self, status: int) -> NoReturn:
-        self._refusal = status
-        raise _Refused
-
-    # After the parser.
-
-    def _parse(self, data: bytes) -> None:
-        while True:
-            try:
-                self._parser.feed_data(data)
-                return
-            except HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                self._stay()
-                if self._deaf:
-                    self._drop(len(data))
-                    return
-
-    def _stay(self) -> None:
-        """Ignore an `Upgrade`: llhttp skips such a request's body, so a fresh parser is told its framing alone."""
-        request = self._queue[-1]
-        assert isinstance(request, Request)
-        self._parser = HttpRequestParser(self)
-        body = request.body_if_any
-        if body is None:
-            return
-        body.complete = self._deaf = False
-        self._replayed = request
-        length = request.content_length
-        framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
-        connection = b"" if request.keep_alive else b"Connection: close\r\n"
-        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b%b\r\n\r\n" % (connection, framing))
-
-    def _gather(self, length: int, was_in_head: bool) -> None:
-        """Bound a head that does not end: `httptools` keeps an unfinished field without limit or callback."""
-        if not was_in_head:
-            self._moved_at = self._site.now
-            return
-        self._head_reads += length
-        if self._head_reads > self._limits.head:
-            self._stop(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-
-    def _frame(self, length: int, body_of: Request) -> None:
-        """Bound chunk extensions and trailers, which nobody sees."""
-        self._excess += length
-        if self._incoming is body_of and self._excess > CHUNK_EXCESS:
-            self._stop(HTTPStatus.BAD_REQUEST)
-
-    def _refuse(self, error: HttpParserError, data: bytes, fresh: bool) -> None:
-        """Queue the answer to what cannot be parsed; inside a body the reader of the body learns it instead."""
-        self._dropped += len(data)
-        if self._deaf:
-            return  # bytes after a request that was the last anyway
-        self._deaf = True
-        self._in_head = False
-        if self._incoming is not None:
-            self._break_body()
-            return
-        status = self._refusal or HTTPStatus.BAD_REQUEST
-        if isinstance(error, HttpParserInvalidMethodError) and not (fresh and not self._queue and _is_binary(data)):
-            status = HTTPStatus.METHOD_NOT_ALLOWED
-        self._queue.append(status)
-
-    def _break_body(self) -> None:
-        request, self._incoming = self._incoming, None
-        if request is not None:
-            request.body.broken = True
-            request.body.wake()
-
-    def _drop(self, length: int) -> None:
-        self._dropped += length
-        self.flow()
-
     def flow(self) -> None:
         """Read on or stop reading."""
-        incoming = self._incoming
+        inbound = self._inbound
+        incoming = inbound.incoming
         body = None if incoming is None else incoming.body_if_any
         full = (
-            bool(self._queue)
+            bool(inbound.queue)
             or (body is not None and body.held > self._limits.body_high_water)
-            or self._dropped > LINGER_BYTES
+            or inbound.dropped > LINGER_BYTES
         )
         if full is not self._paused and not self._lost:
             self._paused = full
@@ -351,22 +172,22 @@ class Channel(Protocol):
         if self._advancing:
             return
         self._advancing = True
+        inbound = self._inbound
         try:
-            while self._queue and self._request is None and not self.choked and not self._closing:
-                waiting = self._queue.popleft()
-                if isinstance(waiting, Request):
-                    self._start(waiting)
+            while inbound.queue and self._request is None and not self.choked and not self._closing:
+                item = inbound.queue.popleft()
+                if isinstance(item, Request):
+                    self._start(item)
                 else:
-                    self.send_bytes(refusal(waiting, self.date_line()))
-                    self._end()
+                    self.write(refusal(item, self.date_line))
         finally:
             self._advancing = False
-        if self._request is None and not self._queue and self._deaf and not self._closing:
+        if inbound.deaf and self._request is None and not inbound.queue:
             self._end()
         self.flow()
 
     def _start(self, request: Request) -> None:
-        """Run the handler up to its first wait by hand: most answers need no `Deferred`."""
+        """Run the handler up to its first wait."""
         self._request = request
         coroutine = self._site.serve(request)
         try:
@@ -384,8 +205,8 @@ class Channel(Protocol):
         """The handler has returned."""
         request = self._request
         assert request is not None
-        if not request.finished and not self._lost:
-            self.log.error("{request!r} was left without an answer", request=request)
+        if not request.finished and not self._closing:
+            self.log.error("{request!r} was left without a whole answer", request=request)
             self._give_up(request)
         self._request = self._running = None
         if self._closing:
@@ -393,7 +214,7 @@ class Channel(Protocol):
         self._moved_at = self._site.now
         if request.closes or self._site.draining:
             self._end()
-        elif request is self._incoming:
+        elif request is self._inbound.incoming:
             request.body.drop()
         self._advance()
 
@@ -401,34 +222,41 @@ class Channel(Protocol):
         """The handler has raised: that the client vanished is no error, all else is."""
         request = self._request
         assert request is not None
-        expected = (CancelledError, ClientGone, BodyBroken) if self._lost else (CancelledError,)
+        expected = (CancelledError, ClientGone, BodyBroken) if request.gone else (CancelledError,)
         if failure.check(*expected) is None:
             self.log.failure("{request!r} failed", failure, request=request)
         self._give_up(request)
         self._served()
 
     def _give_up(self, request: Request) -> None:
-        if not request.begun:
-            request.fail()
-        elif not request.finished:
-            request.lost(Failure(ClientGone()))
+        """End an answer that its handler did not."""
+        if request.finished or request.gone:
+            return
+        if request.begun:
             self.abort()
+        else:
+            request.fail()
+
+    def _wake_reader(self) -> None:
+        request = self._request
+        if request is not None and request.body_if_any is not None:
+            request.body_if_any.wake()
 
     # What a request asks of its connection.
 
-    def send_bytes(self, data: bytes) -> None:
-        """Give bytes to the transport."""
-        self._written += len(data)
-        self.transport.write(data)
+    @property
+    def date_line(self) -> bytes:
+        """The `Date` field of this second."""
+        return self._site.date_line
 
-    def send_continue(self) -> None:
-        """Ask the client for the body that it holds back."""
-        if not self._closing and self._request is not None and not self._request.begun:
-            self.send_bytes(b"HTTP/1.1 100 Continue\r\n\r\n")
+    @property
+    def pending(self) -> int:
+        """Bytes that wait in this process for the client."""
+        return self.wire.pending
 
-    def body_awaited(self) -> None:
-        """A handler waits for bytes from now on."""
-        self._moved_at = self._site.now
+    def write(self, data: bytes) -> None:
+        """Send bytes of an answer."""
+        self.wire.write(data)
 
     def drained(self) -> Deferred[None]:
         """Fires when the transport is empty or gone."""
@@ -436,29 +264,27 @@ class Channel(Protocol):
         self._writers.append(writer)
         return writer
 
-    def date_line(self) -> bytes:
-        """The `Date` field, of this second."""
-        return self._site.date_line
+    def send_continue(self) -> None:
+        """Ask the client for the body that it holds back."""
+        if not self._closing and self._request is not None and not self._request.begun:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def body_awaited(self) -> None:
+        """A handler waits for bytes from now on."""
+        self._moved_at = self._site.now
 
     def continues_after(self, request: Request) -> bool:
         """Whether the connection lives on after the answer that is about to be sent."""
         if not request.keep_alive or self._site.draining:
             return False
         if self._ended:
-            return bool(self._queue)
+            return bool(self._inbound.queue)
         body = request.body_if_any
         if body is None or body.complete:
             return True
-        left = None if request.content_length is None else request.content_length - body.received
-        return left is not None and left <= SMALL_REST and not body.broken and not body.withheld
-
-    @property
-    def pending(self) -> int:
-        """Bytes that the transport holds back because the client does not read."""
-        transport = self.transport
-        if isinstance(transport, FileDescriptor):
-            return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-        return int(getattr(transport, "pending", 0))
+        if body.broken or body.withheld or request.content_length is None:
+            return False
+        return request.content_length - body.received <= SMALL_REST
 
     def _wake_writers(self) -> None:
         writers, self._writers = self._writers, []
@@ -470,22 +296,21 @@ class Channel(Protocol):
     def look(self, now: float) -> None:
         """See whether a time-out has passed."""
         pending = self.pending
-        taken = self._written - pending
-        if (pending and not self._pending_then) or taken != self._taken:
-            self._moved_at = max(self._moved_at, now)
-        self._taken, self._pending_then = taken, pending
+        taken = self.wire.written - (self.wire.unacknowledged if pending else 0)
+        if taken != self._taken or (pending and not self._waited):
+            self._moved_at = now
+        self._taken, self._waited = taken, bool(pending)
         quiet = now - self._moved_at
         request = self._request
-        if pending or (request is not None and request.body_if_any is not None and request.body.awaited):
+        body = None if request is None else request.body_if_any
+        if pending or (body is not None and body.awaited):
             if quiet >= self._limits.stall_timeout:
                 self.abort()
-        elif request is not None or self._queue or self._closing:
+        elif request is not None or self._inbound.queue or self._closing:
             return
-        elif self._in_head:
+        elif self._inbound.in_head:
             if quiet >= self._limits.head_timeout:
-                self._deaf = True
-                self._in_head = False
-                self._queue.append(HTTPStatus.REQUEST_TIMEOUT)
+                self._inbound.refuse(HTTPStatus.REQUEST_TIMEOUT)
                 self._advance()
         elif quiet >= self._limits.idle_timeout:
             self._close()
@@ -497,40 +322,33 @@ class Channel(Protocol):
 
     def abort(self) -> None:
         """Cut the connection."""
-        self._closing = self._deaf = True
-        abort = getattr(self.transport, "abortConnection", self.transport.loseConnection)
+        self._closing = True
         self.transport.unregisterProducer()
-        abort()
+        getattr(self.transport, "abortConnection", self.transport.loseConnection)()
 
     def _end(self) -> None:
         """Close, but let a client that still sends read its answer first."""
         if self._closing:
             return
-        unread = self._incoming is not None or self._dropped or self._queue
-        self._queue.clear()
+        inbound = self._inbound
+        unread = inbound.incoming is not None or inbound.queue or inbound.dropped
+        inbound.end()
+        inbound.queue.clear()
         if self._ended or not unread:
             self._close()
             return
-        self._break_body()
-        self._deaf = self._closing = True
+        self._closing = True
         self.transport.unregisterProducer()
         self._lingering = self._site.clock.callLater(LINGER, self._close)
-        half_close = getattr(self.transport, "loseWriteConnection", None)
-        if half_close is not None:
-            half_close()
+        if not self.is_tls and hasattr(self.transport, "loseWriteConnection"):
+            self.transport.loseWriteConnection()
         self.flow()
 
     def _close(self) -> None:
         """Close when the answers are written."""
-        self._closing = self._deaf = True
-        if self._lingering is None:
-            self.transport.unregisterProducer()
+        self._closing = True
+        self.transport.unregisterProducer()
         self.transport.loseConnection()
-
-
-def _is_binary(data: bytes) -> bool:
-    """Whether this is no HTTP at all, such as the beginning of a TLS connection, rather than an unknown method."""
-    return not data.lstrip(b"\r\n").partition(b" ")[0].isascii() or not data.lstrip(b"\r\n")[:1].isalpha()
 
 
 @define(eq=False, slots=False)
@@ -538,7 +356,7 @@ class HTTPFactory(Factory):
     """Builds the channels of one or more listening sockets, and knows them all.
 
     `answer` is the site: it is called with each request and answers it. What it raises is logged and answered 500, or
-    ends the connection when the answer has begun. It is cancelled when the client vanishes.
+    cuts the connection when the answer has begun. It is cancelled when the client vanishes.
     """
 
     log: ClassVar[Logger] = Logger()
@@ -551,11 +369,11 @@ class HTTPFactory(Factory):
     date_line: bytes = field(init=False, default=b"")
     draining: bool = field(init=False, default=False)
     connections: int = field(init=False, default=0)  # accepted since the start
-    requests: int = field(init=False, default=0)  # started since the start
+    requests: int = field(init=False, default=0)  # begun since the start
     _channels: set[Channel] = field(init=False, factory=set)
-    _addresses: Counter[str] = field(init=False, factory=Counter)  # IP address to open connections
+    _crowds: Counter[str] = field(init=False, factory=Counter)  # IP address to its open connections
     _ticking: IDelayedCall | None = field(init=False, default=None)
-    _empty: list[Deferred[None]] = field(init=False, factory=list)  # who waits for the last channel to close
+    _drained: list[Deferred[None]] = field(init=False, factory=list)  # who waits for the last channel to close
 
     @property
     def open_connections(self) -> int:
@@ -563,10 +381,10 @@ class HTTPFactory(Factory):
         return len(self._channels)
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:
-        """A channel for this client, None (close at once) when it has too many."""
+        """A channel for the client at this address; None, which closes, when it has too many."""
         address = _ip_of(addr)
-        crowd = self._addresses[address]
-        if self.draining or (crowd >= self.limits.connections_per_address and not self._is_exempt(address)):
+        full = self._crowds[address] >= self.limits.connections_per_address
+        if self.draining or (full and not self._is_exempt(address)):
             return None
         return Channel(self, address)
 
@@ -579,33 +397,37 @@ class HTTPFactory(Factory):
         """Count a new connection; returns the time."""
         self.connections += 1
         self._channels.add(channel)
-        self._addresses[channel.client_address] += 1
-        self._read_clock()
+        self._crowds[channel.client_address] += 1
         if self._ticking is None:
             self._ticking = self.clock.callLater(TICK, self._tick)
+            self._read_clock()
         return self.now
 
     def closed(self, channel: Channel) -> None:
         """Forget a connection."""
         self._channels.discard(channel)
-        self._addresses[channel.client_address] -= 1
-        if not self._addresses[channel.client_address]:
-            del self._addresses[channel.client_address]
+        self._crowds[channel.client_address] -= 1
+        if not self._crowds[channel.client_address]:
+            del self._crowds[channel.client_address]
         if not self._channels:
-            waiting, self._empty = self._empty, []
-            for empty in waiting:
-                empty.callback(None)
+            waiting, self._drained = self._drained, []
+            for drained in waiting:
+                drained.callback(None)
 
     async def drain(self, seconds: float) -> None:
-        """Take no more requests, let the running ones finish for so long, cut the rest. Returns when all are closed."""
+        """Begin no more requests, let the running ones finish then cut the rest and return.
+
+        `seconds` is the time for the running ones.
+        """
         self.draining = True
         for channel in tuple(self._channels):
             channel.retire()
+        if not self._channels:
+            return
         cut = self.clock.callLater(seconds, self._cut)
-        if self._channels:
-            empty: Deferred[None] = Deferred()
-            self._empty.append(empty)
-            await empty
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        await drained
         if cut.active():
             cut.cancel()
 
@@ -620,7 +442,7 @@ class HTTPFactory(Factory):
             try:
                 channel.look(self.now)
             except Exception:
-                self.log.failure("A look at a connection failed")
+                self.log.failure("Looking after a connection failed")
 
     def _read_clock(self) -> None:
         self.now = self.clock.seconds()

@@ -1,36 +1,31 @@
 """One HTTP request as its handler sees it: the head, the body as it arrives, and the answer.
 
-The head is complete when the handler starts, the body usually is not: `Request.body` is an async iterator that takes
-bytes from the connection only as fast as the handler asks. A handler answers in one of two ways: `finish_with` puts
-head and body into one write; `stream`, `write` and `finish` (or `send`, all three over an iterator) pass on bytes as
-fast as the client takes them.
+The head is complete when the handler starts, the body usually is not: `Request.body` takes bytes from the connection
+only as fast as the handler asks. A handler answers in one of two ways: `finish_with` puts head and body into one
+write; `stream`, `write` and `finish` (or `send`, all three over an iterator) pass on bytes as fast as the client takes
+them.
 
 `Request` is not a `twisted.web.http.Request`, nor does it provide `IRequest`. Klein's `execute_endpoint` hands its
-request to the handler untouched, so the idiom of Klein's handlers (`setResponseCode`, `setHeader`, `addHeader`) is
-all it needs; constructing Twisted's class alone costs several times what this whole object does
-(`tests/bench/channel.py --construct`).
+request to the handler untouched, so the words of Klein's handlers (`setResponseCode`, `setHeader`, `addHeader`) are
+all it needs. Tried: making Twisted's class, giving it a head and one field of an answer takes 7 times as long as all
+of this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-if TYPE_CHECKING:
-    from pubky_homeserver.web.channel import Channel
+from pubky_homeserver.web.body import Body, BodyBroken, Source
 
-CHUNK_COST = 64  # bytes of Python object around a chunk of a body, so that many tiny chunks count as what they occupy
+__all__ = ["Body", "BodyBroken", "BodyTooLarge", "ClientGone", "Connection", "Request", "refusal"]
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
-_WITHOUT_BODY = frozenset({101, 204, 304})  # RFC 9110 §6.4.1: these answers never have a body, nor (here) a length
-
-
-class BodyBroken(Exception):
-    """The request's body ended before it was complete: the client vanished or broke its framing."""
+_WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})  # nor, here, a length: RFC 9110 §8.6
 
 
 class BodyTooLarge(Exception):
@@ -41,78 +36,29 @@ class ClientGone(Exception):
     """Nobody is left to read the answer."""
 
 
-class Body:
-    """A request's body in the order of arrival: an async iterator of non-empty `bytes`, to be read once.
+class Connection(Source, Protocol):
+    """What a request needs of its connection."""
 
-    The channel feeds it from within the parser (`feed`, `complete`, `broken` only note) and calls `wake` afterwards.
-    """
-
-    __slots__ = ("_channel", "_chunks", "_expects", "_waiter", "broken", "complete", "discard", "held", "received")
-
-    def __init__(self, channel: Channel, expects: bool) -> None:
-        self._channel = channel
-        self._chunks: list[bytes] = []
-        self._expects = expects  # the client waits for 100 Continue
-        self._waiter: Deferred[None] | None = None
-        self.complete = False
-        self.broken = False
-        self.discard = False  # the answer is given, nobody will read the rest
-        self.held = 0  # bytes of memory that arrived and were not read yet
-        self.received = 0  # bytes that arrived
+    client_address: str
+    is_tls: bool
+    choked: bool  # the transport holds more than it likes
 
     @property
-    def awaited(self) -> bool:
-        """Whether a handler waits for bytes that have not arrived."""
-        return self._waiter is not None
+    def date_line(self) -> bytes:
+        """The `Date` field of now."""
 
     @property
-    def withheld(self) -> bool:
-        """Whether the client waits for a `100 Continue` that was not sent."""
-        return self._expects and not self.complete
+    def pending(self) -> int:
+        """Bytes that wait in this process for the client."""
 
-    def feed(self, data: bytes) -> None:
-        """Keep bytes that arrived."""
-        self._expects = False  # it did not wait, so it need not be told
-        self.received += len(data)
-        if not self.discard:
-            self._chunks.append(data)
-            self.held += len(data) + CHUNK_COST
+    def write(self, data: bytes) -> None:
+        """Send bytes of the answer."""
 
-    def drop(self) -> None:
-        """Forget what arrived and what will."""
-        self.discard = True
-        self._chunks.clear()
-        self.held = 0
+    def drained(self) -> Deferred[None]:
+        """Fires when the transport is no longer choked, or gone."""
 
-    def wake(self) -> None:
-        """Let a waiting handler go on if there is something to tell it."""
-        waiter = self._waiter
-        if waiter is not None and (self._chunks or self.complete or self.broken):
-            self._waiter = None
-            waiter.callback(None)
-
-    def __aiter__(self) -> Body:
-        return self
-
-    async def __anext__(self) -> bytes:
-        """All bytes that are there, after waiting for the first. Raises `BodyBroken`."""
-        while not self._chunks or self.broken:
-            if self.broken:
-                raise BodyBroken
-            if self.complete:
-                raise StopAsyncIteration
-            if self._expects:
-                self._expects = False
-                self._channel.send_continue()
-            self._waiter = Deferred()
-            self._channel.body_awaited()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        chunks, self._chunks, self.held = self._chunks, [], 0
-        self._channel.flow()
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    def continues_after(self, request: Request) -> bool:
+        """Whether the connection lives on after the answer that is about to be sent."""
 
 
 class Request:
@@ -120,64 +66,65 @@ class Request:
 
     Attributes: `method`; `uri`, the target as sent; `path` and `query`, the raw parts of it before and after the
     first `?`; `authority`, of a target in absolute form, else empty; `content_length`, None without one; `code`, of the
-    answer.
+    answer; `begun`, the answer's head is sent; `finished`, all of it is; `gone`, the client vanished before that.
     """
 
     __slots__ = (
-        "_body", "_channel", "_chunked", "_fields", "_first", "_headers", "_left", "_notices",
+        "_body", "_chunked", "_connection", "_fields", "_first", "_left", "_lines", "_notices",
         "authority", "begun", "closes", "code", "content_length", "finished", "gone",
         "http10", "keep_alive", "method", "path", "query", "uri",
     )  # fmt: skip
 
     def __init__(
         self,
-        channel: Channel,
+        connection: Connection,
         method: bytes,
         uri: bytes,
         fields: list[tuple[bytes, bytes]],
         http10: bool,
         keep_alive: bool,
     ) -> None:
-        """Raises ValueError for a target or a framing that a server must refuse."""
-        self._channel = channel
+        """`keep_alive` is the client's wish. Raises ValueError for a head that a server must refuse."""
+        self._connection = connection
         self.method = method
         self.uri = uri
         self._fields = fields
-        self._first = first = dict(reversed(fields))  # name to first occurrence
+        self._first = first = dict(reversed(fields))  # name to first value
         self.http10 = http10
-        self.keep_alive = keep_alive  # what the client wishes
+        self.keep_alive = keep_alive
         self.authority = b""
         if uri[:1] == b"/":
             target, _, _ = uri.partition(b"#")
         else:
             self.authority, target = _absolute(method, uri)
         self.path, _, self.query = target.partition(b"?")
+        if len(first) < len(fields) and [name for name, _ in fields].count(b"host") > 1:
+            raise ValueError("several hosts")  # RFC 9112 §3.2
         length = first.get(b"content-length")
         self.content_length = None if length is None else int(length)
-        self._body = self._framed(first, http10)
+        self._body: Body | None = None
+        if self.content_length or b"transfer-encoding" in first:
+            self._body = self._framed()
         # The answer.
-        self.code = 200
-        self._headers: dict[bytes, bytes] = {}  # lower-case name to whole lines
-        self.begun = False  # the head is on its way
-        self.finished = False  # and all that follows it
-        self.gone = False  # the client vanished before that
-        self.closes = False  # the connection ends with this answer
+        self.code: int = HTTPStatus.OK
+        self._lines: dict[bytes, bytes] = {}  # lower-case name to its lines
         self._chunked = False
         self._left: int | None = None  # bytes that the announced length still promises
-        self._notices: list[Deferred[None]] | None = None
+        self._notices: list[Deferred[None]] = []
+        self.begun = False
+        self.finished = False
+        self.gone = False
+        self.closes = False  # the connection ends with this answer
 
-    def _framed(self, first: dict[bytes, bytes], http10: bool) -> Body | None:
-        coding = first.get(b"transfer-encoding")
-        if coding is None:
-            if not self.content_length:
-                return None
-        elif http10 or coding.lower() != b"chunked":
+    def _framed(self) -> Body:
+        coding = self._first.get(b"transfer-encoding")
+        if coding is not None and (self.http10 or coding.lower() != b"chunked"):
             raise ValueError("unknown transfer coding")
-        expects = b"expect" in first and not http10 and first[b"expect"].lower() == b"100-continue"
-        return Body(self._channel, expects)
+        expects = not self.http10 and self._first.get(b"expect", b"").lower() == b"100-continue"
+        return Body(self._connection, expects)
 
     def __repr__(self) -> str:
-        # Logs get the first segment alone: paths can hold secrets (signup tokens).
+        # For logs: of the path the first segment alone, the rest can be a secret (signup tokens).
         first = self.path.decode().split("/", 2)[1:2]
         return f"<Request {self.method.decode()} /{''.join(first)}>"
 
@@ -186,12 +133,12 @@ class Request:
     @property
     def client_address(self) -> str:
         """The client's IP address as text, an IPv4 one never in its IPv6 form; empty on a unix socket."""
-        return self._channel.client_address
+        return self._connection.client_address
 
     @property
     def is_tls(self) -> bool:
         """Whether the connection is encrypted."""
-        return self._channel.is_tls
+        return self._connection.is_tls
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first field with this lower-case name, without surrounding blanks."""
@@ -203,21 +150,15 @@ class Request:
 
     @property
     def body(self) -> Body:
-        """The body; of a request without one an empty one."""
+        """The body; an empty one when the request has none."""
         if self._body is None:
-            self._body = Body(self._channel, expects=False)
-            self._body.complete = True
+            self._body = Body(self._connection, complete=True)
         return self._body
 
     @property
     def body_if_any(self) -> Body | None:
-        """The body if the request has one or somebody asked for it."""
+        """The body, None when the request has none."""
         return self._body
-
-    @property
-    def body_complete(self) -> bool:
-        """Whether every byte of the body has arrived."""
-        return self._body is None or self._body.complete
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises `BodyTooLarge` above `limit` bytes, at once when it is announced; `BodyBroken`."""
@@ -240,64 +181,66 @@ class Request:
 
     def setHeader(self, name: bytes, value: bytes) -> None:
         """Answer with this field, instead of any of the same name. Raises ValueError for a line break in it."""
-        self._headers[name.lower()] = _line(name, value)
+        self._lines[name.lower()] = _line(name, value)
 
     def addHeader(self, name: bytes, value: bytes) -> None:
-        """Answer with one more line of this name."""
+        """Answer with one more line of this name. Raises ValueError for a line break in it."""
         key = name.lower()
-        self._headers[key] = self._headers.get(key, b"") + _line(name, value)
+        self._lines[key] = self._lines.get(key, b"") + _line(name, value)
+
+    def clear(self) -> None:
+        """Forget the status and the fields set so far. Raises RuntimeError when they are sent."""
+        self._must_be_open()
+        self.code = HTTPStatus.OK
+        self._lines.clear()
 
     def finish_with(self, body: bytes = b"") -> None:
         """Answer with this body, head and body in one write. `HEAD` gets the head alone.
 
-        The length is that of `body`; of a `HEAD` answer that of `body` or of a `content-length` set before.
-        Nothing happens if the client is gone. Raises RuntimeError when the answer has begun already.
+        `Content-Length` is the length of `body`, or for a `HEAD` what was set before. Nothing happens if the client is
+        gone. Raises RuntimeError when the answer has begun already.
         """
         if self.gone:
             return
-        if self.begun:
-            raise RuntimeError("This request is answered already.")
-        headers = self._headers
+        self._must_be_open()
+        head_only = self.method == b"HEAD"
         if self.code in _WITHOUT_BODY:
-            headers.pop(b"content-length", None)
-            body = b""
-        elif self.method != b"HEAD":
-            headers[b"content-length"] = b"Content-Length: %d\r\n" % len(body)
-        else:
-            if b"content-length" not in headers:
-                headers[b"content-length"] = b"Content-Length: %d\r\n" % len(body)
-            body = b""
-        self._channel.send_bytes(self._head() + body)
+            self._lines.pop(b"content-length", None)
+            head_only = True
+        elif not head_only or b"content-length" not in self._lines:
+            self._lines[b"content-length"] = b"Content-Length: %d\r\n" % len(body)
+        head = self._head()
+        self._connection.write(head if head_only else head + body)
         self._complete()
 
     def stream(self, length: int | None = None) -> None:
         """Send the head of an answer whose body comes by `write`; `length` in bytes, None when it is not known.
 
-        An unknown length is chunked, or for HTTP/1.0 ends with the connection. Nothing happens if the client is gone.
+        A body of unknown length is chunked, or for HTTP/1.0 ends with the connection. Nothing happens if the client is
+        gone. Raises RuntimeError when the answer has begun already.
         """
         if self.gone:
             return
-        if self.begun:
-            raise RuntimeError("This request is answered already.")
+        self._must_be_open()
         if self.code in _WITHOUT_BODY:
-            self._headers.pop(b"content-length", None)
+            self._lines.pop(b"content-length", None)
         elif length is not None:
             self._left = length
-            self._headers[b"content-length"] = b"Content-Length: %d\r\n" % length
+            self._lines[b"content-length"] = b"Content-Length: %d\r\n" % length
         elif self.http10:
             self.keep_alive = False
         else:
             self._chunked = True
-            self._headers[b"transfer-encoding"] = b"Transfer-Encoding: chunked\r\n"
-        self._channel.send_bytes(self._head())
+            self._lines[b"transfer-encoding"] = b"Transfer-Encoding: chunked\r\n"
+        self._connection.write(self._head())
 
     async def write(self, data: bytes) -> None:
         """Send a piece of a streamed body, after waiting until the client has taken those before.
 
-        Raises `ClientGone`, and RuntimeError when there are more bytes than the announced length.
+        Raises `ClientGone`, and RuntimeError when the answer is not open or longer than announced.
         """
-        while self._channel.choked and not self.gone:
-            await self._channel.drained()
+        while self._connection.choked and not self.gone:
+            await self._connection.drained()
         if self.gone:
             raise ClientGone
         if not self.begun or self.finished:
@@ -306,9 +249,8 @@ class Request:
             self._left -= len(data)
             if self._left < 0:
                 raise RuntimeError("The body is longer than announced.")
-        if not data or self.method == b"HEAD" or self.code in _WITHOUT_BODY:
-            return
-        self._channel.send_bytes(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if data and self.method != b"HEAD" and self.code not in _WITHOUT_BODY:
+            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def finish(self) -> None:
         """End a streamed answer. Raises RuntimeError when bytes of the announced length are missing."""
@@ -317,11 +259,11 @@ class Request:
         if self._left and self.method != b"HEAD":
             raise RuntimeError("The body is shorter than announced.")
         if self._chunked and self.method != b"HEAD":
-            self._channel.send_bytes(b"0\r\n\r\n")
+            self._connection.write(b"0\r\n\r\n")
         self._complete()
 
     async def send(self, chunks: Iterable[bytes] | AsyncIterable[bytes], length: int | None = None) -> None:
-        """Answer with these pieces, taken as fast as the client reads. Errors as `stream`, `write` and `finish`."""
+        """Answer with these pieces, taken as fast as the client reads. Raises as `stream`, `write` and `finish`."""
         self.stream(length)
         if isinstance(chunks, AsyncIterable):
             async for chunk in chunks:
@@ -334,58 +276,59 @@ class Request:
     @property
     def pending(self) -> int:
         """Bytes of the answer that wait in this process for a slow client."""
-        return self._channel.pending
+        return self._connection.pending
 
     def notifyFinish(self) -> Deferred[None]:
         """Fires with None when the answer is complete; fails with the reason when the client vanishes before."""
         notice: Deferred[None] = Deferred()
-        if self._notices is None:
-            self._notices = []
         self._notices.append(notice)
         return notice
 
     # For the channel.
 
     def lost(self, reason: Failure) -> None:
-        """The connection is gone: wake whoever waits for it. The channel cancels the handler after that."""
-        body = self._body
-        if body is not None and not body.complete:
-            body.broken = True
-            body.wake()
+        """The connection is gone: tell whoever asked to be told. The channel cancels the handler after that."""
+        if self._body is not None and not self._body.complete:
+            self._body.broken = True
+            self._body.wake()
         if self.finished:
             return
         self.gone = True
-        notices, self._notices = self._notices, None
-        for notice in notices or ():
+        notices, self._notices = self._notices, []
+        for notice in notices:
             notice.errback(reason)
 
     def fail(self) -> None:
         """Answer that something went wrong here, without detail."""
-        self._headers.clear()
+        self.clear()
         self.code = HTTPStatus.INTERNAL_SERVER_ERROR
         self.finish_with()
 
+    def _must_be_open(self) -> None:
+        if self.begun:
+            raise RuntimeError("This request is answered already.")
+
     def _head(self) -> bytes:
         self.begun = True
-        channel = self._channel
-        self.closes = not channel.continues_after(self)
+        self.closes = not self._connection.continues_after(self)
         if self.closes:
-            connection = b"Connection: close\r\n\r\n"
+            end = b"Connection: close\r\n\r\n"
         elif self.http10:
-            connection = b"Connection: keep-alive\r\n\r\n"
+            end = b"Connection: keep-alive\r\n\r\n"
         else:
-            connection = b"\r\n"
-        return b"".join((_status_line(self.code), *self._headers.values(), channel.date_line(), connection))
+            end = b"\r\n"
+        return b"".join((_status_line(self.code), *self._lines.values(), self._connection.date_line, end))
 
     def _complete(self) -> None:
         self.finished = True
-        notices, self._notices = self._notices, None
-        for notice in notices or ():
-            notice.callback(None)
+        if self._notices:
+            notices, self._notices = self._notices, []
+            for notice in notices:
+                notice.callback(None)
 
 
 def refusal(status: int, date_line: bytes) -> bytes:
-    """The whole answer to something that is no request; the connection ends with it."""
+    """The whole answer to what is no request; the connection ends with it."""
     return b"%b%bContent-Length: 0\r\nConnection: close\r\n\r\n" % (_status_line(status), date_line)
 
 

@@ -1,0 +1,73 @@
+"""What HTTP wants of a transport besides `ITransport`: to send at once, and to know what a slow client leaves waiting.
+
+Twisted's TCP transport never sends in `write`; it waits for the next turn of the reactor, which costs three system
+calls and half of the time of a small answer. While the transport holds nothing the socket may as well be written to
+directly: measured, 1.7 to 1.9 times the requests per second (`tests/bench/channel.py`). What the kernel does not take
+goes to the transport, which then queues, notices errors and pushes back as ever. Other transports (TLS, unix,
+wrappers) are written to as usual.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import termios
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.tcp import Server
+
+
+class Wire:
+    """The sending half of a transport."""
+
+    __slots__ = ("_descriptor", "_socket", "_transport", "written")
+
+    def __init__(self, transport: Any) -> None:
+        """`transport` is a stream transport: a consumer that queues."""
+        self._transport = transport
+        self._descriptor = _descriptor_under(transport)
+        # Exactly this class: in one derived from it, or in a wrapper, `write` may do more than send.
+        self._socket: socket.socket | None = transport.getHandle() if type(transport) is Server else None
+        self.written = 0  # bytes, since the connection began
+
+    def write(self, data: bytes) -> None:
+        """Send, or queue what cannot be sent yet."""
+        self.written += len(data)
+        if self._socket is not None and not self.pending:
+            try:
+                sent = self._socket.send(data)
+            except OSError:
+                sent = 0  # full, or broken: the transport finds out
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._transport.write(data)
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait in this process."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            return 0
+        # Twisted tells nobody; these are the two halves of its buffer.
+        return len(descriptor.dataBuffer) - descriptor.offset + descriptor._tempDataLen
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that wait here or, as far as it says, in the kernel: that takes megabytes before a client takes one."""
+        handle = getattr(self._descriptor, "socket", None)
+        if handle is None:
+            return self.pending
+        try:
+            queued = fcntl.ioctl(handle, termios.TIOCOUTQ, b"\0\0\0\0")
+        except OSError:
+            return self.pending
+        return self.pending + int.from_bytes(queued, "little")
+
+
+def _descriptor_under(transport: Any) -> FileDescriptor | None:
+    """The file descriptor below any wrappers."""
+    while transport is not None and not isinstance(transport, FileDescriptor):
+        transport = getattr(transport, "transport", None)
+    return transport
