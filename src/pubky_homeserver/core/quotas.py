@@ -1,14 +1,18 @@
 """What an account may use: bytes, rates and paths. Arithmetic and the JSON form only.
 
-Each field of a quota is a value, `UNLIMITED`, or None for "the server's default".
+Each field of a quota is a value, `UNLIMITED`, or None for "the server's default". Its JSON is read in two steps, as
+their errors differ: `QuotaPatch.from_json` looks at each field by itself (`MalformedQuota`: not of its type), then the
+rules that a type cannot say apply (`UnprocessableRequest`, with the protocol's sentence). A patch keeps apart what a
+document does not name (stays) from what it names as null (back to the default); where a quota is made, both are the
+default.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final
 
-from attrs import field, fields, frozen
+from attrs import evolve, fields, frozen
 
 from pubky_homeserver.core.errors import InvalidPath, UnprocessableRequest
 from pubky_homeserver.core.paths import parse_path
@@ -19,7 +23,11 @@ ENTRY_OVERHEAD = 256
 MEGABYTE = 1_048_576
 
 MAX_NUMBER = 2_147_483_647
-"""The protocol's largest quota or burst (31 bits)."""
+"""The protocol's largest quota or burst (31 bits). A larger quota counts as this, a larger burst is refused."""
+
+MAX_JSON_QUOTA = 0xFFFF_FFFF_FFFF_FFFF
+MAX_JSON_BURST = 0xFFFF_FFFF
+"""Above these a number is not of its type any more (64 and 32 bits)."""
 
 
 class Unlimited(Enum):
@@ -30,15 +38,20 @@ class Unlimited(Enum):
 
 UNLIMITED: Final = Unlimited.UNLIMITED
 
-_RATE = re.compile(r"([0-9]{1,10})([kmg]b)/([smhd])", re.ASCII | re.IGNORECASE)
+
+class MalformedQuota(ValueError):
+    """JSON that is no quota; the text names the field and what it takes."""
+
+
+_RATE = re.compile(r"0*([1-9][0-9]{0,9})([kmg]b)/([smhd])", re.ASCII | re.IGNORECASE)
 
 
 def parse_rate(text: str) -> str:
-    """The canonical form of a rate such as `10mb/s`; raises `UnprocessableRequest`."""
+    """The canonical form of a bandwidth such as `10mb/s`. Raises `ValueError`."""
     match = _RATE.fullmatch(text)
-    if match is None or not match[3].islower() or not 1 <= int(match[1]) <= 0xFFFF_FFFF:
-        raise UnprocessableRequest(f"invalid rate {text!r}: write it like 10mb/s (kb, mb, gb; s, m, h, d)")
-    return f"{int(match[1])}{match[2].lower()}/{match[3]}"
+    if match is None or not match[3].islower() or int(match[1]) > 0xFFFF_FFFF:
+        raise ValueError(f"invalid rate {text[:40]!r}")
+    return f"{match[1]}{match[2].lower()}/{match[3]}"
 
 
 @frozen
@@ -50,7 +63,7 @@ class UserQuota:
     rate_write: str | Unlimited | None = None
     rate_read_burst: int | None = None
     rate_write_burst: int | None = None
-    allowed_write_paths: tuple[str, ...] | None = field(default=None)
+    allowed_write_paths: tuple[str, ...] | None = None
     """None: everywhere. Empty: nowhere. A path that ends in a slash covers what lies below it."""
 
     def storage_limit(self, default: int | None) -> int | None:
@@ -78,84 +91,105 @@ class UserQuota:
 
     @classmethod
     def from_json(cls, value: object) -> "UserQuota":
-        """Read the JSON form; unknown members are ignored. Raises `UnprocessableRequest`."""
+        """Read the JSON of a whole quota. Raises `MalformedQuota`, then `UnprocessableRequest`."""
+        return QuotaPatch.from_json(value).applied_to(cls())
+
+
+@frozen
+class QuotaPatch:
+    """Changes to a quota: what is not in it stays."""
+
+    changes: Mapping[str, Any]
+    """Name of a field → its new value, None for the default."""
+
+    @classmethod
+    def from_json(cls, value: object) -> "QuotaPatch":
+        """Read its JSON; unknown members are ignored. Raises `MalformedQuota`, then `UnprocessableRequest`."""
         if not isinstance(value, Mapping):
-            raise UnprocessableRequest("invalid type: expected a quota object")
-        quota = cls(
-            storage_quota_mb=_number_or_unlimited(value.get("storage_quota_mb")),
-            rate_read=_rate(value, "rate_read"),
-            rate_write=_rate(value, "rate_write"),
-            rate_read_burst=_burst(value, "rate_read_burst"),
-            rate_write_burst=_burst(value, "rate_write_burst"),
-            allowed_write_paths=_paths(value.get("allowed_write_paths")),
-        )
-        quota.check()
-        return quota
+            raise MalformedQuota("expected an object with the fields of a quota")
+        changes: dict[str, Any] = {}
+        for name, member in value.items():
+            if name in _READERS:
+                changes[name] = None if member is None else _READERS[name](name, member)
+        _check_bursts(changes)
+        _check_paths(changes.get("allowed_write_paths") or ())
+        return cls(changes)
 
-    def check(self) -> None:
-        """Raise `UnprocessableRequest` for what no single field shows: a burst without a rate, bad lists of paths."""
+    def applied_to(self, quota: UserQuota) -> UserQuota:
+        """The quota with these changes. Raises `UnprocessableRequest` if it has a burst without a rate."""
+        merged = evolve(quota, **self.changes)
         for rate, burst in (("rate_read", "rate_read_burst"), ("rate_write", "rate_write_burst")):
-            if getattr(self, burst) is not None and not isinstance(getattr(self, rate), str):
+            if getattr(merged, burst) is not None and not isinstance(getattr(merged, rate), str):
                 raise UnprocessableRequest(f"{burst} requires the corresponding rate to be set to a value")
-        seen: set[str] = set()
-        for index, path in enumerate(self.allowed_write_paths or ()):
-            if path == "/":
-                raise UnprocessableRequest(
-                    f"allowed_write_paths[{index}] must not be '/'; use null for unrestricted access"
-                )
-            if path in seen:
-                raise UnprocessableRequest(f'allowed_write_paths[{index}] is a duplicate: "{path}"')
-            seen.add(path)
+        return merged
 
 
-def _whole(value: object, name: str, lowest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= 0xFFFF_FFFF_FFFF_FFFF:
-        raise UnprocessableRequest(f"{name}: invalid value, expected a whole number of at least {lowest}")
+def _check_bursts(changes: Mapping[str, Any]) -> None:
+    for name in ("rate_read_burst", "rate_write_burst"):
+        number = changes.get(name)
+        if number is not None and number > MAX_NUMBER:
+            raise UnprocessableRequest(f"{name} value {number} exceeds maximum ({MAX_NUMBER})")
+
+
+def _check_paths(paths: tuple[str, ...]) -> None:
+    seen: set[str] = set()
+    for index, path in enumerate(paths):
+        if path == "/":
+            raise UnprocessableRequest(
+                f"allowed_write_paths[{index}] must not be '/'; use null for unrestricted access"
+            )
+        if path in seen:
+            raise UnprocessableRequest(f'allowed_write_paths[{index}] is a duplicate: "{path}"')
+        seen.add(path)
+
+
+def _read_number(name: str, value: object, lowest: int, highest: int, also: str = "") -> int:
+    # In Python true is 1 and 1.0 equals 1; in JSON neither is a whole number.
+    if type(value) is not int or not lowest <= value <= highest:
+        raise MalformedQuota(f"{name}: expected a whole number from {lowest} to {highest}{also} or null")
     return value
 
 
-def _number_or_unlimited(value: object) -> int | Unlimited | None:
-    if value is None:
-        return None
+def _read_quota(name: str, value: object) -> int | Unlimited:
     if value == "unlimited":
         return UNLIMITED
-    return min(_whole(value, "storage_quota_mb", 0), MAX_NUMBER)
+    return min(_read_number(name, value, 0, MAX_JSON_QUOTA, ', "unlimited"'), MAX_NUMBER)
 
 
-def _rate(value: Mapping[str, object], name: str) -> str | Unlimited | None:
-    rate = value.get(name)
-    if rate is None:
-        return None
-    if rate == "unlimited":
+def _read_rate(name: str, value: object) -> str | Unlimited:
+    if value == "unlimited":
         return UNLIMITED
-    if not isinstance(rate, str):
-        raise UnprocessableRequest(f"{name}: invalid type, expected a rate such as 10mb/s")
     try:
-        return parse_rate(rate)
-    except UnprocessableRequest as error:
-        raise UnprocessableRequest(f"{name}: {error}") from None
+        if isinstance(value, str):
+            return parse_rate(value)
+    except ValueError:
+        pass
+    raise MalformedQuota(f'{name}: expected a rate such as "10mb/s" (kb, mb, gb per s, m, h, d), "unlimited" or null')
 
 
-def _burst(value: Mapping[str, object], name: str) -> int | None:
-    burst = value.get(name)
-    if burst is None:
-        return None
-    number = _whole(burst, name, 1)
-    if number > MAX_NUMBER:
-        raise UnprocessableRequest(f"{name} value {number} exceeds maximum ({MAX_NUMBER})")
-    return number
+def _read_burst(name: str, value: object) -> int:
+    return _read_number(name, value, 1, MAX_JSON_BURST)
 
 
-def _paths(value: object) -> tuple[str, ...] | None:
-    if value is None:
-        return None
+def _read_paths(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise UnprocessableRequest("allowed_write_paths: invalid type, expected a list of paths")
+        raise MalformedQuota(f"{name}: expected a list of paths or null")
+    paths = []
     for index, path in enumerate(value):
         if not isinstance(path, str):
-            raise UnprocessableRequest(f"allowed_write_paths[{index}]: invalid type, expected a path")
+            raise MalformedQuota(f"{name}[{index}]: expected a path")
         try:
-            parse_path(path)
+            paths.append(parse_path(path))
         except InvalidPath as error:
-            raise UnprocessableRequest(f"allowed_write_paths[{index}]: {error}") from None
-    return tuple(value)
+            raise MalformedQuota(f"{name}[{index}]: {error}") from None
+    return tuple(paths)
+
+
+_READERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
+    "storage_quota_mb": _read_quota,
+    "rate_read": _read_rate,
+    "rate_write": _read_rate,
+    "rate_read_burst": _read_burst,
+    "rate_write_burst": _read_burst,
+    "allowed_write_paths": _read_paths,
+}
