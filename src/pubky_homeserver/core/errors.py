@@ -48,6 +48,12 @@ class InvalidRequest(Refused):
     """Anything else that a client must say differently; the text tells what."""
 
 
+class InvalidBoolean(InvalidRequest):
+    """A flag of a query that is neither true nor false."""
+
+    text = "Invalid boolean parameter"
+
+
 class UnprocessableRequest(Refused):
     """JSON of the wrong shape or with impossible values; the text tells where."""
 
@@ -179,6 +185,10 @@ class StoreAway(Refused):
     """Redis does not answer at the moment; nothing was acknowledged."""
 
     text = "The store is not available at the moment; try again"
+
+
+class CannotStart(Exception):  # noqa: N818 - what the operator reads is its text, not its name
+    """Something on this machine that the operator must put right first; the text is one line that says what."""
 
 
 class NewerSchema(Exception):
