@@ -1,11 +1,11 @@
 """What can go wrong, one class each, with the sentence that a client reads.
 
-The sentences are the protocol's own: the official clients show them. Which HTTP status each becomes stands in one table,
-`web/errors.py`; nothing here knows HTTP.
+The sentences are the protocol's own: the official clients show them. Which HTTP status each becomes stands in one
+table, `web/errors.py`; nothing here knows HTTP.
 """
 
 
-class Refused(Exception):  # noqa: N818 - the protocol's refusals are answers, not failures
+class Refused(Exception):
     """A request that is answered with a sentence instead of what it asked for."""
 
     text = "Refused"
@@ -187,9 +187,9 @@ class StoreAway(Refused):
     text = "The store is not available at the moment; try again"
 
 
-class CannotStart(Exception):  # noqa: N818 - what the operator reads is its text, not its name
+class CannotStart(Exception):
     """Something on this machine that the operator must put right first; the text is one line that says what."""
 
 
-class NewerSchema(Exception):
+class NewerSchema(CannotStart):
     """The data was written by a newer version of this program."""

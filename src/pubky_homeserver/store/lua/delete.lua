@@ -1,0 +1,27 @@
+-- uses: account log
+-- Remove the entry at a path. Returns event id, number in the log and digest; or the name of the refusal.
+-- KEYS  account, entries, log, feed, shard, graces, wake
+-- ARGV  name of the log, path, wanted hashes, grace (us)
+local log, path, wanted, grace = unpack(ARGV)
+local keys = {account = KEYS[1], entries = KEYS[2], log = KEYS[3], feed = KEYS[4], shard = KEYS[5], wake = KEYS[7]}
+local graces = KEYS[6]
+
+local account = account_at(keys.account, log)
+if not account then
+  return 'NotFound'
+end
+local old = entry_at(keys.entries, path)
+local refusal = delete_refusal(account, path, old)
+if refusal then
+  return refusal
+end
+if not matches(old, wanted) then
+  return 'PreconditionFailed'
+end
+
+-- First what frees memory: Redis lets a script that has begun to write go on when its memory is full.
+redis.call('ZREM', keys.entries, old.member)
+if old.blob then
+  retire(graces, old.blob, grace)
+end
+return append(keys, log, account, -old.length - OVERHEAD, 'D', {old.mark}, path)

@@ -1,0 +1,44 @@
+-- What every write leaves behind: usage, the number and digest of its log, an event and its pointer, a wake-up.
+-- Needs account.lua.
+
+-- The XOR of two texts of 16 bytes.
+local function xor(one, other)
+  local a, b, c, d = struct.unpack('>I4I4I4I4', one)
+  local e, f, g, h = struct.unpack('>I4I4I4I4', other)
+  return struct.pack('>i4i4i4i4', bit.bxor(a, e), bit.bxor(b, f), bit.bxor(c, g), bit.bxor(d, h))
+end
+
+-- Microseconds since the Unix epoch by Redis' clock.
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+-- Begin the grace of a blob that no entry refers to any more. `grace` in microseconds.
+local function retire(graces, blob, grace)
+  redis.call('ZADD', graces, whole(now() + grace), blob)
+end
+
+-- Append an event. `growth`: bytes that the account uses more. `marks`: what enters and leaves the digest.
+-- `tail`: the packed event after its digest. Returns event id, number in the log and digest.
+local function append(keys, log, account, growth, operation, marks, tail)
+  local digest = account.digest
+  for _, mark in ipairs(marks) do
+    digest = xor(digest, mark)
+  end
+  local seq = account.seq + 1
+  local last = redis.call('HGET', keys.shard, 'event') or 0
+  local id = math.max(last + 1, now())
+  local event = whole(id)
+  local stream = event .. '-0'
+
+  growth = math.max(growth, -account.used)
+  redis.call('HSET', keys.account, 'used', whole(account.used + growth),
+    log .. '.seq', whole(seq), log .. '.event', event, log .. '.digest', digest)
+  redis.call('HSET', keys.shard, 'event', event)
+  redis.call('HINCRBY', keys.shard, 'used', whole(growth))
+  redis.call('XADD', keys.log, stream, 'e', operation .. struct.pack('>I5', seq) .. digest .. tail)
+  redis.call('XADD', keys.feed, stream, 'n', account.number)
+  redis.call('PUBLISH', keys.wake, '')
+  return {id, seq, digest}
+end

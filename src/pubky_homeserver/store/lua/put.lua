@@ -1,0 +1,39 @@
+-- uses: account log
+-- Make an entry what its path holds. Returns event id, number in the log and digest; or the name of the refusal.
+-- KEYS  account, entries, log, feed, shard, graces, wake
+-- ARGV  name of the log, path, mark, kind, stat, body or blob id, length, default limit, whether the length was
+--       announced ('1'), wanted hashes, whether there must be no entry ('1'), beginning of the blobs' keys, grace (us)
+local log, path, mark, kind, stat, body = unpack(ARGV, 1, 6)
+local length, default, announced, wanted, none, blobs, grace = unpack(ARGV, 7, 13)
+local keys = {account = KEYS[1], entries = KEYS[2], log = KEYS[3], feed = KEYS[4], shard = KEYS[5], wake = KEYS[7]}
+local graces = KEYS[6]
+
+local account = account_at(keys.account, log)
+if not account then
+  return 'NotFound'
+end
+local old = entry_at(keys.entries, path)
+local growth = old and length - old.length or length + OVERHEAD
+local refusal = put_refusal(account, keys.entries, path, old, default, announced == '1' and growth or nil)
+if refusal then
+  return refusal
+end
+if (none == '1' and old) or not matches(old, wanted) then
+  return 'PreconditionFailed'
+end
+if is_full(account, default, growth) then
+  return 'QuotaExceeded'
+end
+
+local member = table.concat({path, '\0', struct.pack('>I5', account.seq + 1), mark, kind, stat, body})
+redis.call('ZADD', keys.entries, 0, member)
+if old then
+  redis.call('ZREM', keys.entries, old.member)
+  if old.blob then
+    retire(graces, old.blob, grace)
+  end
+end
+if kind == 'b' then
+  redis.call('SADD', blobs .. string.format('%02x', body:byte()), body)
+end
+return append(keys, log, account, growth, 'P', {mark, old and old.mark}, stat .. path)

@@ -1,0 +1,491 @@
+"""The store in Redis: one round trip for each method, every write one script. `schema.py` shows what lies there."""
+
+import json
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
+from collections.abc import Callable, Iterable, Sequence
+from re import compile as pattern
+from secrets import token_bytes
+from typing import Any, NoReturn
+
+from attrs import define, field
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pubky_homeserver.core import errors
+from pubky_homeserver.core.digests import EMPTY, mark
+from pubky_homeserver.core.paths import is_private
+from pubky_homeserver.core.quotas import UserQuota
+from pubky_homeserver.core.records import (
+    Account,
+    Entry,
+    Event,
+    LogState,
+    Operation,
+    Session,
+    SignupToken,
+    TokenState,
+    Totals,
+)
+from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
+from pubky_homeserver.store import schema
+from pubky_homeserver.store.address import RedisAddress
+from pubky_homeserver.store.connection import Commands, Connection, Reply, Subscription
+from pubky_homeserver.store.packing import (
+    REIGN,
+    pack_body,
+    pack_reign,
+    pack_session,
+    pack_stat,
+    unpack_entry,
+    unpack_event,
+    unpack_session,
+)
+from pubky_homeserver.store.scripts import load_scripts
+
+MAX_PAGE = 1000
+"""Paths or events of one page."""
+
+MAX_TOKENS = 1001
+"""Signup tokens of one page: the protocol's thousand, and one to know whether there are more."""
+
+STEP = 500
+"""Entries that one script handles: Redis does nothing else meanwhile."""
+
+PATIENCE = 10.0
+"""Seconds that a start waits for Redis."""
+
+_BLOB = pattern("[0-9a-f]{32}")
+
+
+@implementer(IAccountStore, ISessionStore, IEntryStore)
+@define(eq=False)
+class RedisStore:
+    """Accounts, sessions and entries in Redis. `start` it before use and `stop` it after."""
+
+    address: RedisAddress
+    reactor: Any
+    grace: int = 3600
+    """Seconds that the blob of a replaced or deleted entry is kept."""
+    _connection: Connection = field(init=False)
+    _subscription: Subscription = field(init=False)
+    _wakes: list[Callable[[], None]] = field(factory=list, init=False)
+
+    log = Logger()
+
+    @_connection.default
+    def _make_connection(self) -> Connection:
+        return Connection(self.address, self.reactor, load_scripts(), self._prepare)
+
+    @_subscription.default
+    def _make_subscription(self) -> Subscription:
+        return Subscription(self.address, self.reactor, schema.WAKE, self._wake)
+
+    async def start(self) -> None:
+        """Connect. Raises `CannotStart`, with a sentence for the operator."""
+        await self._connection.start(PATIENCE)
+        self._subscription.start()
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._subscription.stop()
+        await self._connection.stop()
+
+    async def _prepare(self, commands: Commands) -> None:
+        pass
+
+    @property
+    def _redis(self) -> Commands:
+        return self._connection.commands
+
+    # --- accounts -------------------------------------------------------------------------------------------------
+
+    async def sign_up(self, account: Account, session: Session | None, token: str | None, token_required: bool) -> None:
+        """See `IAccountStore`."""
+        quota = _pack_quota(account.quota)
+        refusal = await self._redis.run(
+            "sign_up",
+            (
+                schema.account(account.pubky),
+                schema.SHARD,
+                schema.NUMBERS,
+                schema.token(token or ""),
+                schema.TOKENS_UNUSED,
+                schema.TOKENS_USED,
+                schema.session(session.id if session else ""),
+                schema.sessions(account.pubky),
+            ),
+            (
+                account.pubky,
+                account.created,
+                int(token_required),
+                token or "",
+                session.id if session else "",
+                pack_session(session) if session else "",
+                pack_reign(token_bytes(16)),
+                pack_reign(token_bytes(16)),
+                EMPTY,
+                *("=" + quota[name] if name in quota else "" for name in ("quota", "limit", "paths")),
+            ),
+        )
+        _check(refusal)
+
+    async def account(self, pubky: str) -> Account | None:
+        """See `IAccountStore`."""
+        created, disabled, used, quota = await self._redis.call(
+            "HMGET", schema.account(pubky), "created", "disabled", "used", "quota"
+        )
+        if created is None:
+            return None
+        return Account(pubky, int(created), disabled is not None, int(used), _unpack_quota(quota))
+
+    async def set_disabled(self, pubky: str, disabled: bool) -> None:
+        """See `IAccountStore`."""
+        _check(await self._redis.run("set_disabled", (schema.account(pubky), schema.SHARD), (int(disabled),)))
+
+    async def log_state(self, pubky: str, private: bool) -> LogState | None:
+        """See `IAccountStore`."""
+        name = schema.log_name(private)
+        fields = (f"{name}.{field}" for field in ("reigns", "seq", "event", "digest", "floor"))
+        reigns, seq, event, digest, floor = await self._redis.call("HMGET", schema.account(pubky), *fields)
+        if reigns is None:
+            return None
+        return LogState(reigns[-REIGN:][:16].hex(), int(seq), int(event), digest, int(floor))
+
+    async def totals(self) -> Totals:
+        """See `IAccountStore`."""
+        names = ("users", "disabled", "used", "tokens", "unused")
+        return Totals(*(int(number or 0) for number in await self._redis.call("HMGET", schema.SHARD, *names)))
+
+    async def add_signup_token(self, token: SignupToken) -> None:
+        """See `IAccountStore`."""
+        facts = {"created": str(token.created)} | _pack_quota(token.quota)
+        await self._redis.run(
+            "add_token",
+            (schema.token(token.token), schema.SHARD, schema.TOKENS_UNUSED),
+            (token.token, *(word for fact in facts.items() for word in fact)),
+        )
+
+    async def signup_token(self, token: str) -> SignupToken | None:
+        """See `IAccountStore`."""
+        facts = await self._redis.call("HMGET", schema.token(token), "created", "quota", "used", "by")
+        return None if facts[0] is None else _unpack_token(token, facts)
+
+    async def signup_tokens(self, state: TokenState, after: str, limit: int) -> list[SignupToken]:
+        """See `IAccountStore`."""
+        lists = {
+            TokenState.ALL: (schema.TOKENS_UNUSED, schema.TOKENS_USED),
+            TokenState.USED: (schema.TOKENS_USED,),
+            TokenState.UNUSED: (schema.TOKENS_UNUSED,),
+        }[state]
+        limit = min(limit, MAX_TOKENS)
+        found: list[SignupToken] = []
+        while len(found) < limit:
+            step = min(limit - len(found), STEP // len(lists))
+            bound = "(" + (found[-1].token if found else after) if found or after else "-"
+            flat = await self._redis.run("tokens", lists, (bound, step, schema.token()))
+            tokens = [_unpack_token(flat[at].decode(), flat[at + 1]) for at in range(0, len(flat), 2)]
+            tokens.sort(key=lambda token: token.token)
+            found += tokens[:step]
+            if len(tokens) < step:
+                break
+        return found
+
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    async def burn(self, token_id: bytes, lifetime: int) -> bool:
+        """See `ISessionStore`."""
+        reply = await self._redis.call("SET", schema.burned(token_id), "", "NX", "PX", lifetime * 1000)
+        return reply is not None
+
+    async def sign_in(self, session: Session) -> None:
+        """See `ISessionStore`."""
+        keys = (schema.account(session.pubky), schema.session(session.id), schema.sessions(session.pubky))
+        _check(await self._redis.run("sign_in", keys, (session.id, pack_session(session))))
+
+    async def session(self, session_id: str) -> Session | None:
+        """See `ISessionStore`."""
+        packed = await self._redis.call("GET", schema.session(session_id))
+        return None if packed is None else unpack_session(session_id, packed)
+
+    async def sign_out(self, session_id: str) -> bool:
+        """See `ISessionStore`."""
+        forgotten = await self._redis.run("sign_out", (schema.session(session_id),), (session_id, schema.sessions("")))
+        return bool(forgotten)
+
+    # --- entries --------------------------------------------------------------------------------------------------
+
+    async def entry(self, pubky: str, path: str) -> Entry | None:
+        """See `IEntryStore`."""
+        members = await self._redis.call(
+            "ZRANGE", schema.entries(pubky), f"[{path}\0", f"({path}\1", "BYLEX", "LIMIT", 0, 1
+        )
+        return unpack_entry(members[0]) if members else None
+
+    async def check_put(self, pubky: str, path: str, length: int | None, default_limit: int | None) -> None:
+        """See `IEntryStore`."""
+        refusal = await self._redis.run(
+            "check_put",
+            (schema.account(pubky), schema.entries(pubky)),
+            (schema.log_name(is_private(path)), path, _optional(length), _optional(default_limit)),
+        )
+        _check(refusal)
+
+    async def put(
+        self,
+        pubky: str,
+        entry: Entry,
+        default_limit: int | None,
+        announced: bool,
+        if_match: Sequence[str] | None = None,
+        if_none_match: bool = False,
+    ) -> Event:
+        """See `IEntryStore`."""
+        path = entry.path
+        private = is_private(path)
+        kind, body = pack_body(entry)
+        reply = await self._redis.run(
+            "put",
+            _write_keys(pubky, private),
+            (
+                schema.log_name(private),
+                path,
+                mark(path, entry.content_hash, entry.length, entry.modified, entry.content_type),
+                kind,
+                pack_stat(entry),
+                body,
+                entry.length,
+                _optional(default_limit),
+                int(announced),
+                _wanted(if_match),
+                int(if_none_match),
+                schema.BLOBS,
+                self.grace * 1_000_000,
+            ),
+        )
+        event_id, seq, digest = _check(reply)
+        return Event(
+            event_id,
+            Operation.PUT,
+            pubky,
+            path,
+            seq,
+            digest,
+            entry.content_hash,
+            entry.length,
+            entry.content_type,
+            entry.modified,
+        )
+
+    async def check_delete(self, pubky: str, path: str) -> None:
+        """See `IEntryStore`."""
+        keys = (schema.account(pubky), schema.entries(pubky))
+        _check(await self._redis.run("check_delete", keys, (schema.log_name(is_private(path)), path)))
+
+    async def delete(self, pubky: str, path: str, if_match: Sequence[str] | None = None) -> Event:
+        """See `IEntryStore`."""
+        private = is_private(path)
+        reply = await self._redis.run(
+            "delete",
+            _write_keys(pubky, private),
+            (schema.log_name(private), path, _wanted(if_match), self.grace * 1_000_000),
+        )
+        event_id, seq, digest = _check(reply)
+        return Event(event_id, Operation.DEL, pubky, path, seq, digest)
+
+    async def listing(
+        self, pubky: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool
+    ) -> list[str]:
+        """See `IEntryStore`."""
+        limit = min(limit, MAX_PAGE)
+        found: list[str] = []
+        while True:
+            step = min(limit - len(found), STEP)
+            start, stop = _bounds(directory, found[-1] if found else after, reverse, shallow)
+            reply = await self._redis.run(
+                "listing",
+                (schema.entries(pubky),),
+                (start, stop, step, int(reverse), int(shallow), directory, *_bounds(directory, "", False, False)),
+            )
+            if isinstance(reply, bytes) and found:
+                return found  # the rest was deleted meanwhile
+            paths = _check(reply)
+            found += [path.decode() for path in paths]
+            if len(paths) < STEP or len(found) >= limit:
+                return found
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    async def events(self, after: int, limit: int, private: bool) -> list[Event]:
+        """See `IEntryStore`."""
+        limit = min(limit, MAX_PAGE)
+        logs = (False, True) if private else (False,)
+        keys = [schema.NUMBERS]
+        for one in logs:
+            keys += [schema.feed(one), schema.log(one)]
+        found: list[Event] = []
+        while len(found) < limit:
+            step = min(limit - len(found), STEP)
+            flat = await self._redis.run("events", keys, (found[-1].id if found else after, step))
+            found += [unpack_event(int(flat[at]), flat[at + 1].decode(), flat[at + 2]) for at in range(0, len(flat), 3)]
+            if len(flat) < 3 * step:
+                break
+        return found
+
+    async def account_events(
+        self, pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool
+    ) -> list[Event]:
+        """See `IEntryStore`."""
+        limit = min(limit, MAX_PAGE)
+        keys = [schema.log(one, pubky) for one, wanted in ((False, public), (True, private)) if wanted]
+        command, start, stop = ("XREVRANGE", "+", "-") if reverse else ("XRANGE", "-", "+")
+        found: list[Event] = []
+        while keys and len(found) < limit:
+            step = min(limit - len(found), STEP)
+            if found or after is not None:
+                start = f"({found[-1].id if found else after}-0"
+            events = [
+                unpack_event(int(event_id[:-2]), pubky, fields[1])
+                for log in await self._redis.run("account_events", keys, (command, start, stop, step))
+                for event_id, fields in log
+            ]
+            events.sort(key=lambda event: event.id, reverse=reverse)
+            found += events[:step]
+            if len(events) < step:
+                break
+        return found
+
+    async def has_event(self, event_id: int) -> bool:
+        """See `IEntryStore`."""
+        exact = f"{event_id}-0"
+        feeds = (schema.feed(False), schema.feed(True))
+        return any(await self._redis.run("account_events", feeds, ("XRANGE", exact, exact, 1)))
+
+    async def last_event_id(self) -> int:
+        """See `IEntryStore`."""
+        return int(await self._redis.call("HGET", schema.SHARD, "event") or 0)
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """See `IEntryStore`."""
+        self._wakes.append(wake)
+        return lambda: self._wakes.remove(wake) if wake in self._wakes else None
+
+    def _wake(self) -> None:
+        for wake in list(self._wakes):
+            wake()
+
+    # --- blobs ----------------------------------------------------------------------------------------------------
+
+    async def known_blobs(self, blobs: Iterable[str]) -> set[str]:
+        """See `IEntryStore`."""
+        known: set[str] = set()
+        by_key: dict[str, list[str]] = {}
+        for blob in blobs:
+            if _BLOB.fullmatch(blob):
+                by_key.setdefault(schema.blobs(int(blob[:2], 16)), []).append(blob)
+        for key, group in by_key.items():
+            for at in range(0, len(group), STEP):
+                part = group[at : at + STEP]
+                reply = await self._redis.call("SMISMEMBER", key, *map(bytes.fromhex, part))
+                known.update(blob for blob, is_member in zip(part, reply, strict=True) if is_member)
+        return known
+
+    async def expired_blobs(self, now: int, limit: int) -> list[str]:
+        """See `IEntryStore`."""
+        expired = await self._redis.call("ZRANGE", schema.GRACES, "-inf", now, "BYSCORE", "LIMIT", 0, limit)
+        return [blob.hex() for blob in expired]
+
+    async def forget_blobs(self, blobs: Iterable[str]) -> None:
+        """See `IEntryStore`."""
+        packed = [bytes.fromhex(blob) for blob in blobs if _BLOB.fullmatch(blob)]
+        for at in range(0, len(packed), STEP):
+            await self._redis.run("forget_blobs", (schema.GRACES,), (schema.BLOBS, *packed[at : at + STEP]))
+
+
+def _check(reply: Reply) -> Any:
+    """The reply of a script, unless it is the name of a refusal, which is raised."""
+    if isinstance(reply, bytes):
+        _refuse(reply.decode())
+    return reply
+
+
+def _refuse(name: str) -> NoReturn:
+    raise getattr(errors, name)
+
+
+def _write_keys(pubky: str, private: bool) -> tuple[str, ...]:
+    return (
+        schema.account(pubky),
+        schema.entries(pubky),
+        schema.log(private, pubky),
+        schema.feed(private),
+        schema.SHARD,
+        schema.GRACES,
+        schema.WAKE,
+    )
+
+
+def _optional(number: int | None) -> str | int:
+    return "" if number is None else number
+
+
+def _wanted(if_match: Sequence[str] | None) -> bytes:
+    """Entity tags as scripts read them: the hashes that they name. A tag that names none matches nothing."""
+    if if_match is None:
+        return b""
+    if "*" in if_match:
+        return b"*"
+    hashes = []
+    for tag in if_match:
+        try:
+            found = b64decode(tag[1:-1], validate=True)
+        except (NotBase64, ValueError):
+            continue
+        if len(found) == 32 and tag == f'"{b64encode(found).decode()}"':
+            hashes.append(found)
+    return b"=" + b"".join(hashes)
+
+
+def _bounds(directory: str, after: str, reverse: bool, shallow: bool) -> tuple[str, str]:
+    """Where reading a directory begins and ends, as ZRANGE BYLEX wants it.
+
+    A member begins with its path and a NUL, and `0` is the character after the slash. `after` is any path.
+    """
+    first, last = directory, directory[:-1] + "0"
+    if after:
+        # Shallow, a cursor inside a folder stands after the folder's own line, which stands for all that is in it.
+        end = after.find("/", len(directory)) if shallow and after.startswith(directory) else -1
+        if reverse:
+            limit = after + "\0" if end < 0 else (after if end == len(after) - 1 else after[:end] + "0")
+            last = min(last, limit)
+        else:
+            first = max(first, after + "\1" if end < 0 else after[:end] + "0")
+    first = min(first, last)
+    return (f"({last}", f"[{first}") if reverse else (f"[{first}", f"({last}")
+
+
+def _pack_quota(quota: UserQuota) -> dict[str, str]:
+    """The fields of a quota that is not the server's default, with what scripts need of it."""
+    shown = quota.to_json()
+    packed = {"quota": json.dumps(shown)} if shown else {}
+    if quota.storage_quota_mb is not None:
+        limit = quota.storage_limit(None)
+        packed["limit"] = str(-1 if limit is None else limit)
+    if quota.allowed_write_paths is not None:
+        packed["paths"] = "\n".join(quota.allowed_write_paths)
+    return packed
+
+
+def _unpack_quota(packed: bytes | None) -> UserQuota:
+    return UserQuota() if packed is None else UserQuota.from_json(json.loads(packed))
+
+
+def _unpack_token(text: str, facts: list[bytes | None]) -> SignupToken:
+    created, quota, used, by = facts
+    return SignupToken(
+        text,
+        int(created or 0),
+        _unpack_quota(quota),
+        None if used is None else int(used),
+        None if by is None else by.decode(),
+    )

@@ -1,0 +1,101 @@
+"""What lies in Redis, on one page. Nobody else builds a key.
+
+Every key begins with the hash tag of the account's shard, so all that one script touches lies in one slot of a Redis
+Cluster; so far there is one shard, `{0}`. Times are microseconds since the Unix epoch, lengths are bytes, and numbers
+are decimal text where they stand in a field of their own. Nothing expires unless a lifetime is given.
+
+=====================  ======  =====================================================================================
+key                    type    what it holds
+=====================  ======  =====================================================================================
+`schema`               string  version of this page (`VERSION`)
+`shard`                hash    `event` newest event id · `number` newest account number · totals: `users`,
+                               `disabled`, `used`, `tokens`, `unused`
+`numbers`              hash    account number → pubky: what the feeds say instead of 52 characters
+`account:<pubky>`      hash    `number` · `created` · `admitted` · `disabled` 1 or absent · `used` bytes ·
+                               `quota` JSON, with what scripts need of it: `limit` bytes, -1 for none; `paths` that
+                               may be written, one a line; all three absent for the server's default · for each log
+                               (`pub`, `priv`): `pub.seq`, `pub.event` id of its newest event, `pub.digest` 16
+                               bytes, `pub.floor`, `pub.reigns` one after the other, 16 bytes of log id and 5 of
+                               the number where it begins; the last one rules
+`entries:<pubky>`      zset    the account's files, all with score 0 and so in byte order: path, NUL, packed entry
+                               (`packing.py`). Paths hold no control characters, so a file is found by its path
+`log:pub:<pubky>`      stream  the account's public events: id `<event id>-0`, field `e` with the packed event
+`log:priv:<pubky>`     stream  the private ones
+`feed:pub`             stream  the public events of all accounts: id `<event id>-0`, field `n` with the account number
+`feed:priv`            stream  the private ones
+`blobs:<xx>`           set     blobs that an entry or a grace refers to: 16 bytes each, in 256 sets by the first byte
+`graces`               zset    blobs of replaced and deleted entries: score is the time when the grace is over
+`token:<text>`         hash    a signup token: `created`, `quota`, `limit`, `paths` as in an account; `used`, `by`
+`tokens:unused`        zset    texts of unused signup tokens, all with score 0
+`tokens:used`          zset    texts of used ones
+`session:<id>`         string  a session: pubky, time of creation, capabilities; one a line
+`sessions:<pubky>`     set     ids of the account's sessions
+`burned:<id>`          string  a sign-in token that was seen; lives as long as the token could be used again
+`wake`                 channel a message after each event; its content means nothing
+=====================  ======  =====================================================================================
+"""
+
+VERSION = 1
+"""Of the page above. A new one needs a step in `migrations.py`."""
+
+_SHARD = "{0}:"
+
+SCHEMA = _SHARD + "schema"
+SHARD = _SHARD + "shard"
+NUMBERS = _SHARD + "numbers"
+BLOBS = _SHARD + "blobs:"
+"""Beginning of the keys; scripts add the two hex digits."""
+GRACES = _SHARD + "graces"
+TOKENS_UNUSED = _SHARD + "tokens:unused"
+TOKENS_USED = _SHARD + "tokens:used"
+WAKE = _SHARD + "wake"
+
+
+def account(pubky: str) -> str:
+    """The account's facts."""
+    return f"{_SHARD}account:{pubky}"
+
+
+def entries(pubky: str) -> str:
+    """The account's files."""
+    return f"{_SHARD}entries:{pubky}"
+
+
+def log_name(private: bool) -> str:
+    """The name of an account's public or private log in keys and fields."""
+    return "priv" if private else "pub"
+
+
+def log(private: bool, pubky: str = "") -> str:
+    """The events of an account; without a pubky the beginning of the keys, to which scripts add it."""
+    return f"{_SHARD}log:{log_name(private)}:{pubky}"
+
+
+def feed(private: bool) -> str:
+    """The events of all accounts."""
+    return f"{_SHARD}feed:{log_name(private)}"
+
+
+def blobs(first: int) -> str:
+    """The blobs in use whose first byte this is."""
+    return f"{BLOBS}{first:02x}"
+
+
+def token(text: str = "") -> str:
+    """A signup token; without a text the beginning of the keys, to which scripts add it."""
+    return f"{_SHARD}token:{text}"
+
+
+def session(session_id: str) -> str:
+    """A session."""
+    return f"{_SHARD}session:{session_id}"
+
+
+def sessions(pubky: str) -> str:
+    """The account's sessions."""
+    return f"{_SHARD}sessions:{pubky}"
+
+
+def burned(token_id: bytes) -> str:
+    """A sign-in token that was seen."""
+    return f"{_SHARD}burned:{token_id.hex()}"

@@ -1,0 +1,45 @@
+"""The atomic steps: Lua files, put together and named by their hash.
+
+A script whose first line is `-- uses: a b` gets the files `a.lua` and `b.lua` in front of it. Numbers that belong to
+the house (the bytes that a file costs besides its length) come from there.
+"""
+
+from collections.abc import Mapping
+from hashlib import sha1
+from importlib.resources import files
+
+from attrs import frozen
+
+from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
+
+_PARTS = {"account", "log"}
+"""Files that are only used by others."""
+
+_USES = "-- uses: "
+
+
+@frozen
+class Script:
+    """One atomic step. Its head tells keys, arguments and what it returns."""
+
+    name: str
+    text: str
+    sha: str
+    """SHA-1 of the text, hex: Redis' name for it."""
+
+
+def load_scripts() -> Mapping[str, Script]:
+    """All scripts by name."""
+    texts = {
+        file.name.removesuffix(".lua"): file.read_text("utf-8")
+        for file in files(__package__).joinpath("lua").iterdir()
+        if file.name.endswith(".lua")
+    }
+    return {name: _compose(name, texts) for name in texts.keys() - _PARTS}
+
+
+def _compose(name: str, texts: Mapping[str, str]) -> Script:
+    first = texts[name].partition("\n")[0]
+    used = first.removeprefix(_USES).split() if first.startswith(_USES) else []
+    text = "\n".join((f"local OVERHEAD = {ENTRY_OVERHEAD}", *(texts[part] for part in used), texts[name]))
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
