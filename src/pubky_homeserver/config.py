@@ -23,6 +23,9 @@ T = TypeVar("T")
 ENVIRONMENT = ("PUBKY_API_KEY", "HOMESERVER_URL", "PKARR_ENDPOINT")
 """The settings that also have a name in the environment and in `.env`."""
 
+DEFAULT_DATA_DIR = Path("~/.pubky-homeserver")
+"""Where a homeserver keeps everything unless it is told otherwise; `~` is the home of who starts it."""
+
 NOT_HERE = {
     "general.database_url": "this homeserver keeps its state in Redis: see redis.url",
     "general.user_storage_quota_mb": "its name is storage.default_quota_mb",

@@ -25,6 +25,7 @@ from pubky_homeserver.core.paths import covers, is_private, is_public
 from pubky_homeserver.core.records import Event
 from pubky_homeserver.core.tokens import crockford_decode
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore
+from pubky_homeserver.metrics import ServerMetrics
 
 MAX_QUEUED = 1000
 """Live events that a stream may be behind before it is cut off (the protocol's number)."""
@@ -34,6 +35,9 @@ PAGE = 100
 
 POLL = 30.0
 """Seconds between looks that need no hint."""
+
+HALF_FULL = MAX_QUEUED // 2
+"""Taking an event while so many wait is counted: a sign of slow readers."""
 
 MAX_EVENT_ID = (1 << 53) - 1
 """Event ids are whole numbers that Lua can hold; a cursor above is past the end."""
@@ -76,6 +80,8 @@ class EventStream:
                 return []
         if self.cut_off:
             return None
+        if len(self._handed) >= HALF_FULL:
+            self._feed.metrics.stream_half_full()
         handed = [event for event in self._handed if self._is_next(event)]
         self._handed.clear()
         return self._count(handed) if handed else []
@@ -146,6 +152,7 @@ class EventStream:
                     return found
 
     async def _refill(self, account: str) -> None:
+        began = self._feed.clock.seconds()
         events = await self._feed.entries.account_events(
             account,
             self._cursors[account],
@@ -154,6 +161,7 @@ class EventStream:
             public=any(not is_private(path) for path in self._paths),
             private=any(not is_public(path) for path in self._paths),
         )
+        self._feed.metrics.stream_query(int((self._feed.clock.seconds() - began) * 1000))
         self._pages[account] = deque(events)
         if events:
             self._cursors[account] = events[-1].id
@@ -183,8 +191,7 @@ class Feed(Service):
     entries: IEntryStore
     accounts: IAccountStore
     clock: IReactorTime
-    on_cut_off: Callable[[], None] = lambda: None
-    """Called when a stream was too slow."""
+    metrics: ServerMetrics = field(factory=ServerMetrics, repr=False)
     _streams: dict[str, set[EventStream]] = field(factory=dict, init=False)
     # Account → the live streams that follow it.
     _last: int | None = field(default=None, init=False)
@@ -307,4 +314,4 @@ class Feed(Service):
             stream.hand(event)
             if stream.cut_off:
                 self.forget(stream)
-                self.on_cut_off()
+                self.metrics.stream_cut_off()

@@ -1,0 +1,158 @@
+"""Events for everybody who follows: the text feed `/events/` and the stream `/events-stream` (server-sent events)."""
+
+from base64 import b64encode
+from typing import ClassVar
+
+from attrs import field, frozen
+from klein import Klein
+from twisted.internet.interfaces import IReactorTime
+
+from pubky_homeserver.core.authorization import authorize_read
+from pubky_homeserver.core.errors import InvalidPath, InvalidRequest
+from pubky_homeserver.core.paths import is_private, normalize_path
+from pubky_homeserver.core.records import Event
+from pubky_homeserver.feed import EventStream, Feed
+from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.web.credentials import NOBODY, Credentials
+from pubky_homeserver.web.queries import flag_of, limit_of, pairs_of, whole_number
+from pubky_homeserver.web.request import Request
+from pubky_homeserver.web.target import Target, key_in
+
+MAX_USERS = 50
+"""Accounts that one stream may follow."""
+
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a comment is sent."""
+
+
+@frozen
+class StreamQuery:
+    """What `/events-stream` was asked for, in the order in which its errors are found."""
+
+    cursors: dict[str, str | None]
+    users: int
+    """How many times an account was named."""
+    paths: tuple[str, ...]
+    limit: int | None
+    live: bool
+    reverse: bool
+
+    @classmethod
+    def read(cls, query: bytes) -> "StreamQuery":
+        """Read the query string. Raises `InvalidRequest`."""
+        pairs = pairs_of(query)
+        limit = None
+        for _, text in (pair for pair in pairs if pair[0] == "limit"):
+            limit = whole_number(text, 0xFFFF)
+            if limit is None:
+                raise InvalidRequest(f"Invalid limit: {text}")
+            if not limit:
+                raise InvalidRequest("limit must be at least 1")
+        last = dict(pairs)
+        live, reverse = (last.get(name) in ("true", "1") for name in ("live", "reverse"))
+        if live and reverse:
+            raise InvalidRequest("Cannot use live mode with reverse ordering")
+        users = [value for name, value in pairs if name == "user" and value]
+        cursors = _cursors(users)
+        if not users:
+            raise InvalidRequest("user parameter is required")
+        if len(users) > MAX_USERS:
+            raise InvalidRequest(f"Too many users. Maximum allowed: {MAX_USERS}")
+        paths = tuple(_filter(value) for name, value in pairs if name == "path" and value)
+        return cls(cursors, len(users), paths or ("/pub/",), limit, live, reverse)
+
+    @property
+    def private(self) -> bool:
+        """Whether some path is private."""
+        return any(map(is_private, self.paths))
+
+
+def _cursors(users: list[str]) -> dict[str, str | None]:
+    cursors: dict[str, str | None] = {}
+    for user in users:
+        key, colon, cursor = user.partition(":")
+        pubky = key_in(key.encode())
+        if pubky is None:
+            raise InvalidRequest(f"Invalid public key: {key}")
+        cursors[pubky] = cursor if colon else None
+    return cursors
+
+
+def _filter(value: str) -> str:
+    path = value if value.startswith("/") else "/" + value
+    try:
+        return normalize_path(path)
+    except InvalidPath:
+        raise InvalidRequest(f"Invalid path: {path}") from None
+
+
+@frozen
+class Events:
+    """The two ways to follow."""
+
+    feed: Feed
+    credentials: Credentials
+    clock: IReactorTime
+    metrics: ServerMetrics = field(repr=False)
+    app: ClassVar[Klein] = Klein()
+
+    @app.route("/events/", methods=["GET", "HEAD"])
+    async def page(self, request: Request, target: Target) -> bytes:
+        """A page of public events of all accounts as text, its cursor on the last line. 200; 400."""
+        query = dict(pairs_of(request.query))
+        flag_of(query, "reverse")
+        flag_of(query, "shallow")
+        text = query.get("cursor", "").removeprefix("pubky://")
+        after = await self.feed.cursor(text) if text else 0
+        limit = limit_of(query)
+        began = self.clock.seconds()
+        events = await self.feed.page(after, limit) if limit else []
+        self.metrics.events_query(int((self.clock.seconds() - began) * 1000))
+        request.setHeader(b"Content-Type", b"text/plain")
+        if not events:
+            return b""
+        lines = [f"{event.operation} pubky://{event.pubky}{event.path}" for event in events]
+        lines.append(f"cursor: {events[-1].id}")
+        return "\n".join(lines).encode()
+
+    @app.route("/events-stream", methods=["GET"])
+    async def stream(self, request: Request, target: Target) -> None:
+        """Events of some accounts as they happen, or as they happened. 200; 400, 401, 403, 404."""
+        query = StreamQuery.read(request.query)
+        visitor = NOBODY
+        if query.private and query.users == 1 and not _has_bearer(request):
+            visitor = await self.credentials.visitor(request, *query.cursors)
+        owner = next(iter(query.cursors)) if query.users == 1 else None
+        for path in query.paths:
+            authorize_read(visitor.session, owner, path)
+        stream = await self.feed.stream(query.cursors, query.paths, query.live, query.reverse, query.limit)
+        try:
+            with self.metrics.stream(self.clock):
+                await self._send(request, stream)
+        finally:
+            stream.close()
+
+    async def _send(self, request: Request, stream: EventStream) -> None:
+        request.setHeader(b"Content-Type", b"text/event-stream")
+        request.stream()
+        while (batch := await stream.batch(KEEP_ALIVE)) is not None:
+            await request.write(b"".join(map(frame, batch)) or b":\n\n")
+        request.finish()
+
+
+def frame(event: Event) -> bytes:
+    """An event as server-sent events spell it."""
+    lines = [
+        f"event: {event.operation}",
+        f"data: pubky://{event.pubky}{event.path}",
+        f"data: cursor: {event.id}",
+    ]
+    if event.content_hash is not None:
+        lines.append(f"data: content_hash: {b64encode(event.content_hash).decode('ascii')}")
+    return ("\n".join(lines) + "\n\n").encode()
+
+
+def _has_bearer(request: Request) -> bool:
+    """Whether a bearer token is shown; then cookies count for nothing, however bad the token is."""
+    value = request.header(b"authorization")
+    return value is not None and value.startswith(b"Bearer ") and len(value) > len(b"Bearer ")

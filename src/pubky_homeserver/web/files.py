@@ -1,0 +1,159 @@
+"""The files of all accounts: `/storage/<key>/<path>`, and in the older form `/<path>`."""
+
+from collections.abc import AsyncIterator
+from typing import ClassVar
+
+from attrs import frozen
+from klein import Klein
+
+from pubky_homeserver.core.errors import InvalidCursor, InvalidPath, InvalidRequest, NoSession
+from pubky_homeserver.core.paths import is_directory, is_public, parse_path
+from pubky_homeserver.core.records import Entry
+from pubky_homeserver.interfaces import IBlobReader
+from pubky_homeserver.storage import Storage
+from pubky_homeserver.web.conditions import Range, Unsatisfiable, not_modified, range_of, write_conditions
+from pubky_homeserver.web.credentials import Visitor
+from pubky_homeserver.web.queries import flag_of, limit_of, pairs_of
+from pubky_homeserver.web.request import Request
+from pubky_homeserver.web.target import Target, key_in
+from pubky_homeserver.web.texts import entity_tag, http_date
+
+PIECE = 256 * 1024
+"""Bytes of a body read at a time."""
+
+SCRIPTABLE = {"text/html", "image/svg+xml", "application/xhtml+xml", "text/xml", "application/xml"}
+"""Types that a browser runs scripts of: in the API's origin they get a sandbox."""
+
+
+@frozen
+class Files:
+    """Reads and writes of files. `visitor` is who is asking."""
+
+    storage: Storage
+    app: ClassVar[Klein] = Klein()
+
+    @app.route("/storage/<owner>/<path:path>", methods=["GET"])
+    async def get(self, request: Request, target: Target, visitor: Visitor) -> bytes | None:
+        """A file, a part of it, or a page of a listing. 200, 206, 304; 400, 401, 403, 404, 416."""
+        owner, path = _located(target)
+        query = dict(pairs_of(request.query))
+        reverse, shallow = flag_of(query, "reverse"), flag_of(query, "shallow")
+        if not is_directory(path):
+            return await self._file(request, owner, path, visitor)
+        after, limit = _cursor(query.get("cursor", "")), limit_of(query)
+        paths = await self.storage.listing(visitor.session, owner, path, after or "", max(limit, 1), reverse, shallow)
+        if after is None:  # what is not there is refused first
+            raise InvalidCursor
+        del paths[limit:]
+        request.setHeader(b"Content-Type", b"text/plain")
+        return "\n".join(f"pubky://{owner}{one}" for one in paths).encode()
+
+    @app.route("/storage/<owner>/<path:path>", methods=["HEAD"])
+    async def head(self, request: Request, target: Target, visitor: Visitor) -> bytes | None:
+        """What GET says of a file, without the file. A folder is never listed: 404."""
+        owner, path = _located(target)
+        return await self._file(request, owner, path, visitor)
+
+    @app.route("/storage/<owner>/<path:path>", methods=["PUT"])
+    async def put(self, request: Request, target: Target, visitor: Visitor) -> bytes:
+        """Keep the body at a path. 201; 400, 401, 403, 404 (no account), 409 (collision), 412, 507 (quota)."""
+        owner, path = _writable(target, visitor)
+        await self.storage.put(
+            visitor.session, owner, path, request.body, request.content_length, write_conditions(request)
+        )
+        request.setResponseCode(201)
+        return b""
+
+    @app.route("/storage/<owner>/<path:path>", methods=["DELETE"])
+    async def delete(self, request: Request, target: Target, visitor: Visitor) -> bytes:
+        """Remove the file at a path. 204; 400, 401, 403, 404, 412."""
+        owner, path = _writable(target, visitor)
+        await self.storage.delete(visitor.session, owner, path, write_conditions(request))
+        request.setResponseCode(204)
+        return b""
+
+    async def _file(self, request: Request, owner: str, path: str, visitor: Visitor) -> bytes | None:
+        entry = await self.storage.get(visitor.session, owner, path)
+        tag, modified = entity_tag(entry.content_hash), entry.modified // 1_000_000
+        request.setHeader(b"ETag", tag.encode("ascii"))
+        request.setHeader(b"Last-Modified", http_date(entry.modified).encode("ascii"))
+        if is_public(path):
+            request.setHeader(b"Cache-Control", b"private, must-revalidate")
+        if not_modified(request, tag, modified):
+            request.setResponseCode(304)
+            return b""
+        _describe(request, entry)
+        try:
+            part = range_of(request, tag, modified, entry.length) if request.method == b"GET" else None
+        except Unsatisfiable:
+            request.setResponseCode(416)
+            request.setHeader(b"Content-Range", b"bytes */%d" % entry.length)
+            return b""
+        if part is not None:
+            request.setResponseCode(206)
+            last = part.start + part.length - 1
+            request.setHeader(b"Content-Range", b"bytes %d-%d/%d" % (part.start, last, entry.length))
+        return await self._send(request, entry, part or Range(0, entry.length))
+
+    async def _send(self, request: Request, entry: Entry, part: Range) -> bytes | None:
+        if entry.body is not None:
+            return entry.body[part.start : part.start + part.length]
+        reader = await self.storage.open(entry)
+        try:
+            if request.method == b"HEAD":
+                request.setHeader(b"Content-Length", b"%d" % entry.length)
+                return b""
+            await request.send(_pieces(reader, part), part.length)
+        finally:
+            reader.close()
+        return None
+
+
+async def _pieces(reader: IBlobReader, part: Range) -> AsyncIterator[bytes]:
+    offset, end = part.start, part.start + part.length
+    while offset < end:
+        piece = await reader.read(offset, min(PIECE, end - offset))
+        if not piece:
+            return  # shorter than it should be: the answer is cut, so that nobody takes it for whole
+        offset += len(piece)
+        yield piece
+
+
+def _describe(request: Request, entry: Entry) -> None:
+    request.setHeader(b"Content-Type", entry.content_type.encode("ascii"))
+    request.setHeader(b"Accept-Ranges", b"bytes")
+    request.setHeader(b"X-Content-Type-Options", b"nosniff")
+    if entry.content_type in SCRIPTABLE:
+        request.setHeader(b"Content-Security-Policy", b"sandbox")
+
+
+def _located(target: Target) -> tuple[str, str]:
+    """The account and the path of a read."""
+    if target.tenant is None:
+        raise InvalidRequest("Missing request tenant")
+    if target.path is None:
+        raise InvalidRequest(target.error)
+    return target.tenant, target.path
+
+
+def _writable(target: Target, visitor: Visitor) -> tuple[str, str]:
+    """The account and the path of a write; in the older form a folder is no path, and who asks is looked at first."""
+    if visitor.session is None:
+        raise NoSession
+    owner, path = _located(target)
+    if target.legacy and is_directory(path):
+        raise InvalidRequest("Invalid URL: target path must be a file")
+    return owner, path
+
+
+def _cursor(text: str) -> str | None:
+    """The path of a listing's cursor, `[pubky://]<key><path>`; empty for none, None if it makes no sense."""
+    if not text:
+        return ""
+    key, slash, path = text.removeprefix("pubky://").partition("/")
+    if not slash or key_in(key.encode()) is None:
+        return None
+    try:
+        return parse_path(slash + path)
+    except InvalidPath:
+        return None

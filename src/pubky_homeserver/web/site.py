@@ -1,0 +1,223 @@
+"""Who answers what on the client port: one table of paths and methods, in the protocol's order.
+
+Every request passes the same gates, outermost first: CORS (any `OPTIONS` is answered there), the account and path that
+it is about (a malformed `/storage…` is refused there), the route, who is asking, the handler. Klein's own router is
+not asked: it redirects, adds methods and has its own error pages; the table here names Klein's endpoints.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import ClassVar, cast
+
+from attrs import define, field, frozen
+from klein import Klein
+from twisted.internet.interfaces import IReactorTime
+
+from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.core.errors import InvalidRequest
+from pubky_homeserver.feed import Feed
+from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.sessions import Sessions
+from pubky_homeserver.storage import Storage
+from pubky_homeserver.web.answers import Dress, answer_with, refuse, refuse_method
+from pubky_homeserver.web.auth import Auth
+from pubky_homeserver.web.cors import add_cors, answer_options
+from pubky_homeserver.web.credentials import Credentials, Visitor
+from pubky_homeserver.web.events import Events
+from pubky_homeserver.web.files import Files
+from pubky_homeserver.web.limits import RequestLimit
+from pubky_homeserver.web.queries import pairs_of
+from pubky_homeserver.web.request import Request
+from pubky_homeserver.web.target import Target, addressed, key_in, relative, tenant_of
+from pubky_homeserver.web.texts import PLAIN, json_body
+
+FEATURES = ("path-addressed-storage",)
+"""What clients may count on, in the protocol's order."""
+
+SIGNUP_TOKEN_REQUESTS = 10
+"""Look-ups of signup tokens that one client may make in a minute, lest somebody tries them all."""
+
+EXPOSED = b"retry-after,lock-token,timeout"
+"""Fields of an answer that a script in a browser may read."""
+
+Handler = Callable[..., Awaitable[bytes | None]]
+
+
+@frozen
+class Home:
+    """The homeserver itself."""
+
+    app: ClassVar[Klein] = Klein()
+
+    @app.route("/", methods=["GET", "HEAD"])
+    async def root(self, request: Request, target: Target) -> bytes:
+        """Say what this is."""
+        request.setHeader(b"Content-Type", PLAIN)
+        return b"Pubky Homeserver"
+
+    @app.route("/info", methods=["GET", "HEAD"])
+    async def info(self, request: Request, target: Target) -> bytes:
+        """Say what this homeserver can do, by names that clients know."""
+        request.setHeader(b"Cache-Control", b"no-store")
+        return json_body(request, {"features": list(FEATURES)})
+
+
+@frozen
+class Route:
+    """The methods of one path."""
+
+    methods: dict[bytes, Handler]
+    allow: bytes
+    """What a 405 says."""
+    options: bytes
+    """What `OPTIONS` says: there every GET has its HEAD."""
+    private: bool = False
+    """Whether every answer, refusals included, depends on who asks."""
+
+
+def route(app: Klein, endpoints: Mapping[str, str], private: bool = False, separator: bytes = b",") -> Route:
+    """A route to endpoints of a bound Klein app, by method."""
+    methods = {
+        method.encode("ascii"): cast(Handler, partial(app.execute_endpoint, endpoint))
+        for method, endpoint in endpoints.items()
+    }
+    options = [method for method in methods if method != b"HEAD"]
+    if b"GET" in methods:
+        options.insert(options.index(b"GET") + 1, b"HEAD")
+    return Route(methods, separator.join(methods), b",".join(options), private)
+
+
+@define(eq=False)
+class ClientSite:
+    """The client API. `answer` is what a channel calls with each request."""
+
+    home: Home
+    auth: Auth
+    files: Files
+    events: Events
+    credentials: Credentials
+    metrics: ServerMetrics
+    _exact: dict[bytes, Route] = field(init=False)
+    # Raw path → its route.
+    _signup_token: Route = field(init=False)
+    _storage: Route = field(init=False)
+    _relative: Route = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        home, auth, files, events = self.home.app, self.auth.app, self.files.app, self.events.app
+        self._exact = {
+            b"/": route(home, {"GET": "root", "HEAD": "root"}),
+            b"/info": route(home, {"GET": "info", "HEAD": "info"}),
+            b"/signup": route(auth, {"POST": "sign_up"}),
+            b"/session": route(auth, {"POST": "sign_in", "GET": "session", "HEAD": "session", "DELETE": "sign_out"}),
+            b"/events/": route(events, {"GET": "page", "HEAD": "page"}),
+            b"/events-stream": route(events, {"GET": "stream"}, private=True),
+        }
+        self._signup_token = route(auth, {"GET": "signup_token"})
+        methods = {"GET": "get", "HEAD": "head", "PUT": "put", "DELETE": "delete"}
+        self._storage = route(files, methods, separator=b", ")
+        self._relative = route(files, methods)
+
+    async def answer(self, request: Request) -> None:
+        """Answer one request."""
+        if request.method == b"OPTIONS":
+            answer_options(request, self._route(request.path).options)
+            return
+        try:
+            target = addressed(request)
+        except InvalidRequest as refusal:
+            refuse(request, refusal, _dress)
+            return
+        if target is not None:
+            await self._answer_storage(request, target, self._storage)
+            return
+        found = self._route(request.path)
+        if found is self._relative:
+            await self._answer_storage(request, relative(request), found)
+            return
+        dress = _dress_stream if found.private else _dress
+        handler = found.methods.get(request.method)
+        if handler is None:
+            refuse_method(request, found.allow, dress)
+            return
+        dress(request, False)
+        await answer_with(request, handler(request, Target(tenant_of(request))), dress)
+
+    def _route(self, path: bytes) -> Route:
+        found = self._exact.get(path)
+        if found is not None:
+            return found
+        if path.startswith(b"/signup_tokens/") and path.count(b"/") == 2 and not path.endswith(b"/"):
+            return self._signup_token
+        return self._storage if path.startswith(b"/storage/") else self._relative
+
+    async def _answer_storage(self, request: Request, target: Target, found: Route) -> None:
+        dress = _DRESSES[target.legacy, target.private]
+        visitor = await self.credentials.visitor(request, target.tenant)
+        if target.tenant is not None:
+            self._count(request, target.tenant, target.legacy, visitor)
+        handler = found.methods.get(request.method)
+        if handler is None:
+            refuse_method(request, found.allow, dress)
+            return
+        dress(request, False)
+        await answer_with(request, handler(request, target, visitor), dress)
+
+    def _count(self, request: Request, tenant: str, legacy: bool, visitor: Visitor) -> None:
+        header = request.header(b"pubky-host")
+        said = "absent" if header is None else "matching" if key_in(header) == tenant else "other"
+        in_query = b"pubky-host" in request.query and any(name == "pubky-host" for name, _ in pairs_of(request.query))
+        self.metrics.storage_request("legacy" if legacy else "path", visitor.method, said, in_query)
+
+
+def client_site(
+    accounts: Accounts,
+    sessions: Sessions,
+    storage: Storage,
+    feed: Feed,
+    metrics: ServerMetrics,
+    clock: IReactorTime,
+) -> ClientSite:
+    """The client API over the rooms that do the work."""
+    credentials = Credentials(sessions)
+    token_limit = RequestLimit(SIGNUP_TOKEN_REQUESTS, 60.0, clock)
+    return ClientSite(
+        Home(),
+        Auth(accounts, sessions, credentials, clock, token_limit, metrics),
+        Files(storage),
+        Events(feed, credentials, clock, metrics),
+        credentials,
+        metrics,
+    )
+
+
+def _dress(request: Request, refused: bool) -> None:
+    add_cors(request, EXPOSED)
+
+
+def _dress_stream(request: Request, refused: bool) -> None:
+    """An answer that depends on who asks, and for how long."""
+    request.setHeader(b"Cache-Control", b"no-store")
+    request.addHeader(b"Vary", b"pubky-host, Authorization, Cookie")
+    add_cors(request, EXPOSED)
+
+
+def _dress_private(request: Request, refused: bool) -> None:
+    request.setHeader(b"Cache-Control", b"no-store")
+    request.addHeader(b"Vary", b"Authorization, Cookie")
+    add_cors(request, EXPOSED)
+
+
+def _dress_relative(request: Request, refused: bool) -> None:
+    if not refused and request.method in (b"GET", b"HEAD"):
+        request.addHeader(b"Vary", b"pubky-host")
+    add_cors(request, EXPOSED)
+
+
+_DRESSES: dict[tuple[bool, bool], Dress] = {
+    (False, False): _dress,
+    (False, True): _dress_private,
+    (True, False): _dress_relative,
+    (True, True): _dress_stream,
+}
+# (by headers?, private?) → what every answer carries

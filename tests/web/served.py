@@ -1,0 +1,107 @@
+"""A homeserver in memory behind a real socket, its time in the test's hands."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from attrs import define, field, frozen
+from pubky_homeserver.testing import MemoryBlobs
+from twisted.internet import reactor
+from twisted.internet.task import Clock
+
+from pkarr.keys import Keypair
+from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.core.records import Session
+from pubky_homeserver.core.tokens import sign_auth_token
+from pubky_homeserver.feed import Feed
+from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.sessions import Sessions
+from pubky_homeserver.storage import Storage
+from pubky_homeserver.store.memory import MemoryStore
+from pubky_homeserver.web.channel import HTTPFactory
+from pubky_homeserver.web.site import client_site
+from tests.web.client import Answer, ask
+
+NOW = 1_795_387_747.0
+"""When the tests happen: seconds since the epoch."""
+
+
+@frozen
+class User:
+    """Somebody with a session here."""
+
+    pubky: str
+    cookie: str
+    session: Session
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the user sends with each request."""
+        return {"Cookie": self.cookie, "pubky-host": self.pubky}
+
+
+@define
+class Served:
+    """The homeserver of one test."""
+
+    clock: Clock
+    store: MemoryStore
+    blobs: MemoryBlobs
+    storage: Storage
+    feed: Feed
+    accounts: Accounts
+    sessions: Sessions
+    metrics: ServerMetrics
+    port: int = 0
+    _users: int = field(default=0, init=False)
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str] | list[tuple[str, str]] | None = None,
+        body: bytes | None = None,
+        host: str | None = "127.0.0.1",
+    ) -> Answer:
+        """One request."""
+        return await ask(reactor, self.port, method, target, headers, body, host)  # type: ignore[arg-type]
+
+    async def sign_up(self, capabilities: str = "/:rw", token: str | None = None) -> User:
+        """A new user, signed up over HTTP."""
+        self._users += 1
+        return await self.sign_in(Keypair(self._users.to_bytes(32, "big")), capabilities, "/signup", token)
+
+    async def sign_in(
+        self, keypair: Keypair, capabilities: str = "/:rw", path: str = "/session", token: str | None = None
+    ) -> User:
+        """A session over HTTP."""
+        self.clock.advance(0.001)  # two tokens of one key at one time would be one token
+        body = sign_auth_token(keypair, capabilities, int(self.clock.seconds() * 1_000_000))
+        query = "" if token is None else f"?signup_token={token}"
+        answer = await self.ask("POST", path + query, body=body)
+        assert answer.status == 200, answer
+        cookie = (answer.header("set-cookie") or "").partition(";")[0]
+        pubky, _, secret = cookie.partition("=")
+        session = await self.sessions.of(pubky, secret)
+        assert session is not None
+        return User(pubky, cookie, session)
+
+
+@asynccontextmanager
+async def served(token_required: bool = False, **storage: Any) -> AsyncIterator[Served]:
+    """A homeserver that answers on a port of its own."""
+    clock = Clock()
+    clock.advance(NOW)
+    store, blobs, metrics = MemoryStore(clock), MemoryBlobs(clock), ServerMetrics()
+    accounts, sessions = Accounts(store, clock, token_required), Sessions(store, clock)
+    files, feed = Storage(store, blobs, clock, **storage), Feed(store, store, clock, metrics)
+    site = client_site(accounts, sessions, files, feed, metrics, clock)
+    factory = HTTPFactory(site.answer, reactor)  # type: ignore[arg-type]  # the sockets' time is real
+    listening: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+    feed.startService()
+    try:
+        yield Served(clock, store, blobs, files, feed, accounts, sessions, metrics, listening.getHost().port)
+    finally:
+        feed.stopService()
+        await listening.stopListening()
+        await factory.drain(1)
