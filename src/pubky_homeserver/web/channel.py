@@ -1,10 +1,10 @@
 """HTTP/1.1 connections: requests one at a time and in order, limits and time-outs.
 
 After each read the channel goes through what `Inbound` noted, in a loop: it wakes the reader of a body, starts the
-next request when the one before is served, and decides whether to read on. It stops reading while a request waits
-behind another or more than `body_high_water` bytes of a body are unread; it starts no request while the client leaves
-earlier answers unread. So what one connection can occupy is bounded by its reads (64 KiB each) and these limits,
-however fast or slow the client is.
+next request when the one before is served, and decides whether to read on. It stops reading when more than
+`READ_AHEAD` bytes came in behind requests that wait, or more than `body_high_water` bytes of a body are unread; it
+starts no request while the client leaves earlier answers unread. So what one connection can occupy is bounded by its
+reads (64 KiB each) and these limits, however fast or slow the client is.
 
 An answer to a client that still sends is half-closed, and the rest read and dropped for a moment: closing with unread
 bytes would make the kernel reset the connection and take the answer with it (RFC 9112 §9.6). A handler is a coroutine;
@@ -42,6 +42,7 @@ from pubky_homeserver.web.wire import Wire
 TICK = 1.0  # seconds between two looks at the clock; time-outs are exact to this
 LINGER = 1.0  # seconds that a client gets to read an answer it did not wait for
 LINGER_BYTES = 1 << 20  # what is read and dropped of such a client
+READ_AHEAD = 64 << 10  # bytes read while requests wait: who does not read cannot see a client go
 SMALL_REST = 64 << 10  # bytes of an unread body that are cheaper to drop than a connection is to open
 
 
@@ -154,7 +155,7 @@ class Channel(Protocol):
         incoming = inbound.incoming
         body = None if incoming is None else incoming.body_if_any
         full = (
-            bool(inbound.queue)
+            (bool(inbound.queue) and inbound.ahead > READ_AHEAD)
             or (body is not None and body.held > self._limits.body_high_water)
             or inbound.dropped > LINGER_BYTES
         )

@@ -29,6 +29,9 @@ CHUNK_FRAME = 32
 CHUNK_EXCESS = 64 << 10
 """Bytes that extensions and trailers of one body may take beyond that: nobody ever sees them."""
 
+PIPELINE = 1000
+"""Requests that may wait on one connection: a waiting one takes some 600 bytes of memory for 18 on the wire."""
+
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |$)")  # RFC 9110 §5.6.2: what a method can look like
 
 
@@ -50,7 +53,7 @@ class Inbound:
 
     __slots__ = (
         "_connection", "_excess", "_fields", "_limits", "_parser", "_reads", "_replayed", "_size", "_status", "_url",
-        "deaf", "dropped", "in_head", "incoming", "queue",
+        "ahead", "deaf", "dropped", "in_head", "incoming", "queue",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, limits: HeadLimits) -> None:
@@ -69,6 +72,7 @@ class Inbound:
         self.in_head = False  # a head has begun
         self.incoming: Request | None = None  # the parser is in this one's body
         self.queue: deque[Request | int] = deque()
+        self.ahead = 0  # bytes read since requests wait in the queue
         self.deaf = False  # what arrives is no longer parsed
         self.dropped = 0  # bytes that arrived since
 
@@ -78,6 +82,7 @@ class Inbound:
             self.dropped += len(data)
             return
         in_head, incoming = self.in_head, self.incoming
+        self.ahead = self.ahead + len(data) if self.queue else 0
         try:
             self._parse(data)
             if self.in_head:
@@ -151,6 +156,8 @@ class Inbound:
             self._stop(HTTPStatus.METHOD_NOT_ALLOWED)
         if version not in ("1.1", "1.0"):
             self._stop(HTTPStatus.BAD_REQUEST)
+        if len(self.queue) >= PIPELINE:
+            self._stop(HTTPStatus.SERVICE_UNAVAILABLE)
         request = Request(self._connection, method, url, fields, version == "1.0", parser.should_keep_alive())
         self._excess = 0
         self.incoming = request

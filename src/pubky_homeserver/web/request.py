@@ -288,12 +288,10 @@ class Request:
 
     def lost(self, reason: Failure) -> None:
         """The connection is gone: tell whoever asked to be told. The channel cancels the handler after that."""
+        self.gone = not self.finished
         if self._body is not None and not self._body.complete:
             self._body.broken = True
             self._body.wake()
-        if self.finished:
-            return
-        self.gone = True
         notices, self._notices = self._notices, []
         for notice in notices:
             notice.errback(reason)
