@@ -1,0 +1,1 @@
+Metrics for Prometheus, with the names and labels of the official homeserver.

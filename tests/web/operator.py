@@ -1,0 +1,103 @@
+"""The operator's port of a homeserver in memory, behind a real socket."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.core.errors import StoreAway
+from pubky_homeserver.core.health import Publication
+from pubky_homeserver.core.records import Totals
+from pubky_homeserver.store.memory import MemoryStore
+from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
+from pubky_homeserver.web.channel import HTTPFactory
+from pubky_homeserver.web.health import Health
+from tests.web.client import Answer, ask
+
+reactor: Any = _reactor
+
+NOW = 1_795_387_747.0
+"""When the tests happen: seconds since the epoch."""
+
+PASSWORD = "open sesame"
+KEY = "8pinxxgqs41n4aididenw5apqp1urfmzdztr8jt4abrkdn435ewo"
+FACTS = NodeFacts(public_key=KEY, pkarr_pubky_address=None, pkarr_icann_domain="localhost:6286", version="0.1.0")
+
+
+@define(eq=False)
+class MoodyStore(MemoryStore):
+    """A store that can be away, break, or never answer."""
+
+    mood: str = "well"
+    used: int = 0
+    """Bytes that all accounts use, as far as anybody asks."""
+
+    async def totals(self) -> Totals:
+        """See `IAccountStore`."""
+        match self.mood:
+            case "away":
+                raise StoreAway
+            case "broken":
+                raise ZeroDivisionError
+            case "silent":
+                await Deferred()
+        return evolve(await MemoryStore.totals(self), used=self.used)
+
+
+@define
+class Operator:
+    """Somebody at the operator's port."""
+
+    clock: Clock
+    store: MoodyStore
+    accounts: Accounts
+    rooms: dict[str, bool] = field(factory=dict)
+    """Place → whether there is room."""
+    publication: Publication | None = None
+    site: AdminSite = field(init=False)
+    port: int = field(init=False, default=0)
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str] | list[tuple[str, str]] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """One request, without a password."""
+        return await ask(reactor, self.port, method, target, headers, body)
+
+    async def command(
+        self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        """One request with the password."""
+        return await self.ask(method, target, {"X-Admin-Password": PASSWORD, **(headers or {})}, body)
+
+    def has_room(self, place: str) -> bool:
+        """Whether there is room at a place."""
+        return self.rooms[place]
+
+
+@asynccontextmanager
+async def operator(password: str = PASSWORD) -> AsyncIterator[Operator]:
+    """A homeserver whose operator's port is open."""
+    clock = Clock()
+    clock.advance(NOW)
+    store = MoodyStore(clock)
+    accounts = Accounts(store, clock)
+    one = Operator(clock, store, accounts, {"disk": True})
+    health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.publication, clock)
+    one.site = AdminSite(Admin(accounts, FACTS), health, password)
+    factory = HTTPFactory(one.site.answer, reactor)
+    listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    one.port = listening.getHost().port
+    try:
+        yield one
+    finally:
+        await listening.stopListening()
+        await factory.drain(1)
