@@ -7,12 +7,14 @@ them.
 
 `Request` is not a `twisted.web.http.Request`, nor does it provide `IRequest`. Klein's `execute_endpoint` hands its
 request to the handler untouched, so the words of Klein's handlers (`setResponseCode`, `setHeader`, `addHeader`) are
-all it needs. Tried: making Twisted's class, giving it a head and one field of an answer takes 7 times as long as all
-of this one.
+all it needs. Measured (`tests/bench/channel.py`): making and answering a small one of Twisted's takes twice the time
+of this one, some 3 µs more of 25 for a whole small GET; and its body is a file that is gathered before the handler
+starts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, Iterable
 from http import HTTPStatus
 from typing import Protocol
@@ -25,6 +27,7 @@ from pubky_homeserver.web.body import Body, BodyBroken, Source
 __all__ = ["Body", "BodyBroken", "BodyTooLarge", "ClientGone", "Connection", "Request", "refusal"]
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_LINE_BREAK = re.compile(rb"[\r\n\0]")
 _WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})  # nor, here, a length: RFC 9110 §8.6
 
 
@@ -336,7 +339,7 @@ def _status_line(code: int) -> bytes:
 
 def _line(name: bytes, value: bytes) -> bytes:
     line = b"%b: %b" % (name, value)
-    if b"\n" in line or b"\r" in line or b"\0" in line:
+    if _LINE_BREAK.search(line):
         raise ValueError("A header field cannot hold a line break or NUL.")
     return line + b"\r\n"
 

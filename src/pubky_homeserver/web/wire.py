@@ -2,7 +2,7 @@
 
 Twisted's TCP transport never sends in `write`; it waits for the next turn of the reactor, which costs three system
 calls and half of the time of a small answer. While the transport holds nothing the socket may as well be written to
-directly: measured, 1.7 to 1.9 times the requests per second (`tests/bench/channel.py`). What the kernel does not take
+directly: measured, 1.3 to 1.9 times the requests per second (`tests/bench/channel.py`). What the kernel does not take
 goes to the transport, which then queues, notices errors and pushes back as ever. Other transports (TLS, unix,
 wrappers) are written to as usual.
 """
