@@ -191,5 +191,5 @@ class IBlobStore(Interface):
     async def remove(blobs: Iterable[str]) -> None:
         """Remove bodies that are there."""
 
-    async def older_than(seconds: float) -> list[str]:
-        """Ids of the bodies older than that, for the sweep."""
+    async def older_than(seconds: float, after: str, limit: int) -> list[str]:
+        """Up to `limit` ids above `after` (empty: all), ascending, of the bodies kept longer ago than that."""

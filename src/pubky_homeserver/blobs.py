@@ -1,0 +1,343 @@
+"""FileBlobs: bodies as immutable files under random ids.
+
+A body is written to `tmp/`, flushed, renamed to its place and the name flushed; only then does anybody hear its id. So
+a blob is whole, or it is not there, whenever the power goes. Nothing is ever overwritten: what is removed stays
+readable for who has it open, and needs no lock.
+
+All file work happens in the reactor's threads. A thread cannot be interrupted, so who gives up waiting does not stop
+the work under way; and a descriptor is closed when the last thread is done with it, never earlier, because its number
+may be another file's a moment later.
+"""
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
+from twisted.internet.interfaces import IReactorThreads, IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pubky_homeserver.core.errors import StorageFull
+from pubky_homeserver.durable import sync_folder
+from pubky_homeserver.interfaces import IBlobReader, IBlobStore, IBlobWriter
+
+T = TypeVar("T")
+
+PIECE = 256 * 1024
+"""Bytes that are collected before a thread writes them: few turns for large bodies, one for most."""
+
+RESERVE = 256 * 1024 * 1024
+"""Free bytes that are left to Redis, whose log must never meet a full disk."""
+
+LOOK = 1.0
+"""Seconds between two looks at the free space."""
+
+MAX_OPEN = 512
+"""Bodies open at once, for reading and writing; half of the 1024 descriptors that a process has at least."""
+
+ID_LENGTH = 16
+"""Random bytes in an id: two never meet."""
+
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_FOLDER = re.compile(r"[0-9a-f]{2}", re.ASCII)
+_REST = re.compile(r"[0-9a-f]{30}", re.ASCII)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def _apart(work: Deferred[T], unwanted: Callable[[T], object] = lambda _: None) -> Deferred[T]:
+    """The result of some work. Who stops waiting for it does not stop it; then `unwanted` gets the result."""
+    gone = False
+
+    def leave(_: Deferred[T]) -> None:
+        nonlocal gone
+        gone = True
+
+    waiting: Deferred[T] = Deferred(leave)
+
+    def arrive(result: T | Failure) -> None:
+        if not gone:
+            waiting.callback(result)
+        elif not isinstance(result, Failure):
+            unwanted(result)
+
+    work.addBoth(arrive)
+    return waiting
+
+
+@implementer(IBlobReader)
+@define(eq=False)
+class FileReader:
+    """An open body. See `IBlobReader`."""
+
+    length: int
+    _blobs: "FileBlobs"
+    _descriptor: int
+    _busy: int = 0
+    # Threads that read from it.
+    _closed: bool = False
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """See `IBlobReader`."""
+        if self._closed:
+            raise ValueError("the body is closed")
+        self._busy += 1
+        work = self._blobs.in_thread(lambda: os.pread(self._descriptor, size, offset))
+        work.addBoth(self._done)
+        return await _apart(work)
+
+    def close(self) -> None:
+        """See `IBlobReader`."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def _done(self, result: T) -> T:
+        self._busy -= 1
+        if self._closed:
+            self._release()
+        return result
+
+    def _release(self) -> None:
+        if not self._busy:
+            os.close(self._descriptor)
+            self._blobs.give_back()
+
+
+@implementer(IBlobWriter)
+@define(eq=False)
+class FileWriter:
+    """A body on its way. See `IBlobWriter`.
+
+    The file is made by the first thread that writes; a body below `PIECE` needs a single turn of a thread, in `keep`.
+    """
+
+    _blobs: "FileBlobs"
+    _id: str = field(factory=lambda: secrets.token_hex(ID_LENGTH), init=False)
+    _pending: bytearray = field(factory=bytearray, init=False)
+    _descriptor: int | None = field(default=None, init=False)
+    # The threads' own: one at a time, in turn.
+    _turn: DeferredLock = field(factory=DeferredLock, init=False)
+    _over: bool = field(default=False, init=False)
+    # No more steps are taken.
+    _settled: bool = field(default=False, init=False)
+    # Its place among the open files is given back.
+
+    async def write(self, chunk: bytes) -> None:
+        """See `IBlobWriter`."""
+        self._must_be_open()
+        self._pending += chunk
+        if len(self._pending) < PIECE:
+            return
+        piece, self._pending = self._pending, bytearray()
+        self._blobs.count(len(piece))
+        if not self._blobs.has_room():
+            await self.discard()
+            raise StorageFull
+        await self._step(lambda: self._append(piece))
+
+    async def keep(self) -> str:
+        """See `IBlobWriter`."""
+        self._must_be_open()
+        self._over = True
+        self._blobs.count(len(self._pending))
+        await self._step(self._keep, last=True)
+        return self._id
+
+    async def discard(self) -> None:
+        """See `IBlobWriter`."""
+        if not self._over:
+            self._over = True
+            await self._step(self._drop, last=True)
+
+    def _must_be_open(self) -> None:
+        if self._over:
+            raise ValueError("the body is kept or discarded")
+
+    def _step(self, work: Callable[[], None], last: bool = False) -> Deferred[None]:
+        """Have a thread do something, after what it does already. A step that fails is the last one."""
+
+        def end(result: T) -> T:
+            if last or isinstance(result, Failure):
+                self._over = True
+                self._settle()
+            return result
+
+        step: Deferred[None] = self._turn.run(self._blobs.in_thread, lambda: self._attempt(work))
+        return _apart(step.addBoth(end))
+
+    def _settle(self) -> None:
+        if not self._settled:
+            self._settled = True
+            self._blobs.give_back()
+
+    # --- in a thread ----------------------------------------------------------------------------------------------
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        """Do it, or leave nothing behind."""
+        try:
+            work()
+        except BaseException as error:
+            self._drop()
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise StorageFull from error
+            raise
+
+    def _append(self, piece: bytes | bytearray) -> None:
+        if self._descriptor is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self._blobs.passing_place(self._id), flags, 0o600)
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def _keep(self) -> None:
+        self._append(self._pending)
+        assert self._descriptor is not None
+        os.fsync(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, None
+        os.close(descriptor)
+        place = self._blobs.place(self._id)
+        self._blobs.passing_place(self._id).rename(place)
+        try:
+            sync_folder(place.parent)
+        except OSError:
+            place.unlink()
+            raise
+
+    def _drop(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+        self._blobs.passing_place(self._id).unlink(missing_ok=True)
+
+
+@implementer(IBlobStore)
+@define(eq=False)
+class FileBlobs:
+    """Bodies in the folders `00` to `ff` of one folder, by the first two digits of their ids."""
+
+    path: Path
+    clock: IReactorTime
+    threads: IReactorThreads
+    reserve: int = RESERVE
+    """Free bytes that must be left on the disk."""
+    max_open: int = MAX_OPEN
+    """Bodies that are open at once; who wants more waits."""
+    _places: DeferredSemaphore = field(init=False)
+    _looked: float = field(default=float("-inf"), init=False)
+    # When the free space was last asked for.
+    _free: int = field(default=0, init=False)
+    # Bytes that were free then, less what was written since.
+
+    @_places.default
+    def _count_places(self) -> DeferredSemaphore:
+        return DeferredSemaphore(self.max_open)
+
+    def prepare(self, alone: bool = True) -> None:
+        """Make the folders, and if nobody else uses them, remove what an earlier run did not finish. `OSError`."""
+        for name in ("", "tmp", *(f"{number:02x}" for number in range(256))):
+            (self.path / name).mkdir(mode=0o700, exist_ok=True)
+        sync_folder(self.path)
+        if alone:
+            for unfinished in (self.path / "tmp").iterdir():
+                unfinished.unlink()
+
+    def has_room(self) -> bool:
+        """See `IBlobStore`."""
+        now = self.clock.seconds()
+        if not 0 <= now - self._looked < LOOK:
+            state = os.statvfs(self.path)
+            self._looked, self._free = now, state.f_bavail * state.f_frsize
+        return self._free > self.reserve
+
+    def count(self, length: int) -> None:
+        """Note that so many bytes are about to be written."""
+        self._free -= length
+
+    async def create(self) -> IBlobWriter:
+        """See `IBlobStore`."""
+        if not self.has_room():
+            raise StorageFull
+        await self._places.acquire()
+        return FileWriter(self)
+
+    async def open(self, blob: str) -> IBlobReader | None:
+        """See `IBlobStore`."""
+        if not _ID.fullmatch(blob):
+            return None
+        await self._places.acquire()
+        work: Deferred[FileReader | None] = self.in_thread(lambda: self._open(blob))
+        work.addErrback(self._missing)
+        return await _apart(work, unwanted=_close)
+
+    async def remove(self, blobs: Iterable[str]) -> None:
+        """See `IBlobStore`."""
+        places = [self.place(blob) for blob in blobs if _ID.fullmatch(blob)]
+        await _apart(self.in_thread(lambda: _unlink(places)))
+
+    async def older_than(self, seconds: float, after: str, limit: int) -> list[str]:
+        """See `IBlobStore`."""
+        before = self.clock.seconds() - seconds
+        return await _apart(self.in_thread(lambda: self._older(before, after, limit)))
+
+    def in_thread(self, work: Callable[[], T]) -> Deferred[T]:
+        """Do it in one of the reactor's threads."""
+        return deferToThreadPool(self.threads, self.threads.getThreadPool(), work)
+
+    def give_back(self) -> None:
+        """One place among the open bodies is free again."""
+        self._places.release()
+
+    def place(self, blob: str) -> Path:
+        """Where a body is kept."""
+        return self.path / blob[:2] / blob[2:]
+
+    def passing_place(self, blob: str) -> Path:
+        """Where it is before it is kept."""
+        return self.path / "tmp" / blob
+
+    def _missing(self, failure: Failure) -> None:
+        self.give_back()
+        failure.trap(FileNotFoundError)
+
+    # --- in a thread ----------------------------------------------------------------------------------------------
+
+    def _open(self, blob: str) -> FileReader | None:
+        descriptor = os.open(self.place(blob), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return FileReader(os.fstat(descriptor).st_size, self, descriptor)
+
+    def _older(self, before: float, after: str, limit: int) -> list[str]:
+        """Ids above `after`, ascending. The age is that of the name (`ctime`): a body that was restored is young."""
+        found: list[str] = []
+        folders = sorted(folder.name for folder in os.scandir(self.path) if _FOLDER.fullmatch(folder.name))
+        for folder in folders:
+            if folder < after[:2] or len(found) >= limit:
+                continue
+            with os.scandir(self.path / folder) as entries:
+                old = [entry.name for entry in entries if _is_old(entry, before) and folder + entry.name > after]
+            found += [folder + name for name in sorted(old)]
+        return found[:limit]
+
+
+def _close(reader: FileReader | None) -> None:
+    if reader is not None:
+        reader.close()
+
+
+def _unlink(places: Iterable[Path]) -> None:
+    for place in places:
+        place.unlink(missing_ok=True)
+
+
+def _is_old(entry: "os.DirEntry[str]", before: float) -> bool:
+    try:
+        return _REST.fullmatch(entry.name) is not None and entry.stat(follow_symlinks=False).st_ctime <= before
+    except FileNotFoundError:
+        return False  # removed meanwhile
