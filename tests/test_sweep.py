@@ -28,7 +28,7 @@ class House:
         self.clock.advance(1_800_000_000)
         self.store = MemoryStore(self.clock, grace=GRACE)
         self.blobs = MemoryBlobs(self.clock)
-        self.sweep = Sweep(self.store, self.blobs, self.clock, INTERVAL)
+        self.sweep = Sweep(self.blobs, self.store, self.clock, INTERVAL)
 
     async def put(self, path: str) -> str:
         """Keep a body as a file of the account; returns its id."""
@@ -155,7 +155,7 @@ async def test_goes_on(house: House) -> None:
     store = Failing(house.clock)
     store.failures = [StoreAway(), RuntimeError("broken")]
     await store.sign_up(Account(PUBKY, 1), None, None, False)
-    sweep = Sweep(store, house.blobs, house.clock, INTERVAL)
+    sweep = Sweep(house.blobs, store, house.clock, INTERVAL)
     sweep.startService()
     with capturedLogs() as logs:
         house.clock.advance(INTERVAL - 1)
@@ -185,7 +185,7 @@ def test_stops_in_the_middle(house: House) -> None:
         async def expired_blobs(self, now: int, limit: int) -> list[str]:
             return await waiting
 
-    sweep = Sweep(Slow(house.clock), house.blobs, house.clock, INTERVAL)
+    sweep = Sweep(house.blobs, Slow(house.clock), house.clock, INTERVAL)
     sweep.startService()
     house.clock.advance(INTERVAL)
     assert cancelled == []

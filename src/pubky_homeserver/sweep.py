@@ -37,8 +37,8 @@ MAX_SUSPECTS = 100_000
 class Sweep(Service):
     """Sweeps at intervals, whatever happens to a single sweep."""
 
-    entries: IEntryStore
     blobs: IBlobStore
+    entries: IEntryStore
     clock: IReactorTime
     interval: float
     """Seconds from the end of one sweep to the next."""
