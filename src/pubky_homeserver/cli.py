@@ -1,0 +1,363 @@
+"""`homeserver`: the operator's command line. It asks the running node over its admin port.
+
+Where that port is and what its password is, it reads where the node reads it: from the settings and the data
+directory. A result goes to stdout, as a table or as JSON; what went wrong is one line on stderr that says what to do
+next, and exit code 1. A mistake in the command line is exit code 2.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import wraps
+from importlib.metadata import version
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import frozen
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+from treq.client import HTTPClient
+from twisted.internet.task import react
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, Socket, load
+from pubky_homeserver.core.errors import UnprocessableRequest
+from pubky_homeserver.core.quotas import MalformedQuota, UserQuota
+from pubky_homeserver.core.records import TokenState
+from pubky_homeserver.remote import PAGE, CommandFailed, Node
+
+MAX_PASSWORD = 4096
+"""Bytes that are read of the file with the password."""
+
+MAX_COUNT = 1000
+"""Signup tokens made by one command."""
+
+WIDE = 250
+"""Columns of a table that no terminal shows: wide enough for every line to stay whole."""
+
+
+# --- where the node is ------------------------------------------------------------------------------------------
+
+
+@frozen
+class Place:
+    """Where a node keeps its settings and its password."""
+
+    config: Path | None
+    data_dir: Path
+
+    def node(self, reactor: Any) -> Node:
+        """The node that lives here. Raises `CommandFailed`."""
+        folder = self.data_dir.expanduser().absolute()
+        file = self.config or folder / "homeserver.toml"
+        try:
+            found = file if self.config or file.is_file() else None
+            admin = load(found, Path(".env"), os.environ, Config()).admin
+            password = admin.admin_password or read_password(folder / "admin-password")
+        except ConfigError as error:
+            raise CommandFailed(str(error)) from None
+        if not admin.enabled:
+            raise CommandFailed(f"The node has no admin port: set admin.enabled = true in {file} and restart it.")
+        if not password:
+            raise CommandFailed(
+                f"No password: there is no {folder / 'admin-password'}. Name the node's data directory with "
+                "--data-dir, or set PUBKY_API_KEY."
+            )
+        pool = HTTPConnectionPool(reactor, persistent=False)
+        return Node(HTTPClient(Agent(reactor, pool=pool)), reactor, str(reachable(admin.listen_socket)), password)
+
+
+def read_password(file: Path) -> str:
+    """The password in a file; empty if there is none. Raises `CommandFailed`."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_PASSWORD).decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise CommandFailed(
+            f"{file} cannot be read ({error.strerror}): run this as the user that runs the node, or set PUBKY_API_KEY."
+        ) from None
+
+
+def reachable(listening: Socket) -> Socket:
+    """Where to find a node on this machine that listens there: "every address" is none to connect to."""
+    address = ip_address(listening.host)
+    if address.is_unspecified:
+        return Socket("127.0.0.1" if address.version == 4 else "::1", listening.port)
+    return listening
+
+
+def run(work: Callable[[Any], Awaitable[None]]) -> None:
+    """Run a command on the reactor and end the program; if it fails with one line and exit code 1."""
+
+    async def main(reactor: Any) -> None:
+        try:
+            await work(reactor)
+        except CommandFailed as failure:
+            raise SystemExit(f"homeserver: {failure}") from None
+
+    react(main)
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------
+
+
+def console() -> Console:
+    """Where results go."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+
+
+def plain_table(*headings: str) -> Table:
+    """A table without lines."""
+    table = Table(box=None, pad_edge=False, show_header=bool(headings), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
+
+
+def show_health(readiness: dict[str, Any]) -> Table:
+    """A lamp for each check."""
+    table = plain_table()
+    for name, check in readiness["checks"].items():
+        lamp = Text("ok", style="green") if check["ok"] else Text("FAILS", style="bold red")
+        detail = Text(check["detail"])
+        if "age" in check:
+            detail.append(f" ({timedelta(seconds=check['age'])} ago)")
+        table.add_row(lamp, Text(name), detail)
+    return table
+
+
+def show_info(info: dict[str, Any]) -> Table:
+    """The node's numbers."""
+    table = plain_table()
+    rows = {
+        "key": info["public_key"],
+        "version": info["version"],
+        "address": info["pkarr_icann_domain"] or "none",
+        "users": f"{info['num_users']} ({info['num_disabled_users']} disabled)",
+        "stored": f"{info['total_disk_used_mb']} MB",
+        "signup tokens": f"{info['num_signup_codes']} ({info['num_unused_signup_codes']} unused)",
+    }
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def show_tokens(items: list[dict[str, Any]]) -> Table:
+    """A line for each signup token."""
+    table = plain_table("token", "made (UTC)", "used (UTC)", "by", "quota")
+    for item in items:
+        quota = " ".join(f"{name}={_spell(value)}" for name, value in item["quota"].items())
+        row = (item["token"], item["created_at"][:16], (item["used_at"] or "-")[:16], item["used_by"] or "-", quota)
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _spell(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return str(value)
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def at_a_place(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every command has; it gets `place` and `as_json`."""
+
+    @wraps(command)
+    def placed(config: Path | None, data_dir: Path, **rest: Any) -> None:
+        command(place=Place(config, data_dir), **rest)
+
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
+        click.option(
+            "--data-dir", type=path, default=DEFAULT_DATA_DIR, show_default=True, help="The node's data directory."
+        ),
+        click.option(
+            "--config", type=path, help="The node's settings.  [default: homeserver.toml in the data directory]"
+        ),
+    ):
+        placed = option(placed)
+    return placed
+
+
+def examples(*lines: str) -> str:
+    """The end of a help text; the mark keeps click from filling the lines."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
+@click.group(
+    epilog=examples(
+        "homeserver status                       how the node is",
+        "homeserver invite new                   a signup token for one person",
+        "homeserver invite new --quota-mb 500    one whose account may store 500 MB",
+        "homeserver invite list --state unused   tokens that nobody used yet",
+        "PUBKY_API_KEY=admin homeserver status   a test network (script/run --testnet)",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(version("pubky-homeserver"), prog_name="homeserver")
+def main() -> None:
+    """Look after a running Pubky homeserver.
+
+    It asks the node over its admin port. Address and password are read where the node reads them: the environment
+    (PUBKY_API_KEY), a .env file here, homeserver.toml, and admin-password in the data directory.
+
+    To start a node: script/run, or twistd -n homeserver.
+    """
+
+
+@main.command(
+    epilog=examples(
+        "homeserver status",
+        "homeserver status --data-dir /var/lib/pubky-homeserver",
+        "homeserver status --json | jq .checks.record",
+    )
+)
+@at_a_place
+def status(place: Place, as_json: bool) -> None:
+    """Show how the node is: its health, its numbers, its key.
+
+    Exit code 0 if the node is ready to serve, else 1.
+    """
+
+    async def work(reactor: Any) -> None:
+        node = place.node(reactor)
+        readiness = await node.readiness()
+        info = await node.info() if readiness["ready"] else None
+        if as_json:
+            click.echo(json.dumps({**readiness, "info": info}, indent=2))
+        else:
+            out = console()
+            out.print(show_health(readiness))
+            if info is not None:
+                out.print()
+                out.print(show_info(info))
+        if not readiness["ready"]:
+            raise CommandFailed(f"The node at {node.address} is not ready to serve; look into its log.")
+
+    run(work)
+
+
+@main.group(
+    epilog=examples(
+        "homeserver invite new --count 10 > tokens.txt",
+        "homeserver invite list --state used",
+    )
+)
+def invite() -> None:
+    """Make and list signup tokens: who has one can make an account here."""
+
+
+@invite.command(
+    "new",
+    epilog=examples(
+        "homeserver invite new",
+        "homeserver invite new --count 10 --quota-mb 500",
+        "homeserver invite new --quota-mb unlimited --rate-read 10mb/s",
+        "homeserver invite new --write-path /pub/example.org/",
+    ),
+)
+@click.option("--count", type=click.IntRange(1, MAX_COUNT), default=1, show_default=True, help="How many tokens.")
+@click.option("--quota-mb", metavar="MB", help="Megabytes that the account may store, or unlimited.")
+@click.option("--rate-read", metavar="RATE", help="How fast it may be read, such as 10mb/s, or unlimited.")
+@click.option("--rate-read-burst", metavar="N", type=int, help="Burst of that, in its own unit.")
+@click.option("--rate-write", metavar="RATE", help="How fast it may be written, such as 5mb/s, or unlimited.")
+@click.option("--rate-write-burst", metavar="N", type=int, help="Burst of that, in its own unit.")
+@click.option("--write-path", metavar="PATH", multiple=True, help="Where it may write; several times for several.")
+@click.option("--read-only", is_flag=True, help="It may write nowhere.")
+@at_a_place
+def invite_new(place: Place, as_json: bool, count: int, **limits: Any) -> None:
+    """Make signup tokens, each for one account, and print them one a line.
+
+    What no option limits is as the server's settings say.
+    """
+    quota = quota_of(**limits)
+
+    async def work(reactor: Any) -> None:
+        node = place.node(reactor)
+        made: list[str] = []
+        try:
+            with Progress(
+                console=Console(stderr=True), transient=True, disable=count == 1 or not sys.stderr.isatty()
+            ) as progress:
+                counting = progress.add_task("Making tokens", total=count)
+                for _ in range(count):
+                    made.append(await node.new_token(quota))
+                    progress.advance(counting)
+        finally:  # what was made counts, whatever happened then
+            if as_json:
+                click.echo(json.dumps({"tokens": made, "quota": quota.to_json()}, indent=2))
+            elif made:
+                click.echo("\n".join(made))
+
+    run(work)
+
+
+def quota_of(
+    quota_mb: str | None,
+    rate_read: str | None,
+    rate_read_burst: int | None,
+    rate_write: str | None,
+    rate_write_burst: int | None,
+    write_path: tuple[str, ...],
+    read_only: bool,
+) -> UserQuota:
+    """The quota that the options describe. Raises `click.UsageError`."""
+    if read_only and write_path:
+        raise click.UsageError("--read-only and --write-path exclude each other.")
+    number = int(quota_mb) if quota_mb and re.fullmatch(r"[0-9]{1,20}", quota_mb) else quota_mb
+    try:
+        return UserQuota.from_json(
+            {
+                "storage_quota_mb": number,
+                "rate_read": rate_read,
+                "rate_read_burst": rate_read_burst,
+                "rate_write": rate_write,
+                "rate_write_burst": rate_write_burst,
+                "allowed_write_paths": list(write_path) if write_path or read_only else None,
+            }
+        )
+    except (MalformedQuota, UnprocessableRequest) as error:
+        raise click.UsageError(str(error)) from None
+
+
+@invite.command(
+    "list",
+    epilog=examples(
+        "homeserver invite list",
+        "homeserver invite list --state unused",
+        "homeserver invite list --json | jq -r '.items[] | select(.used_by) | .used_by'",
+    ),
+)
+@click.option(
+    "--state", type=click.Choice([state.value for state in TokenState]), default="all", show_default=True,
+    help="Which tokens.",
+)  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), default=PAGE, show_default=True, help="How many at most.")
+@at_a_place
+def invite_list(place: Place, as_json: bool, state: str, limit: int) -> None:
+    """List signup tokens by their text: when they were made, and who used them."""
+
+    async def work(reactor: Any) -> None:
+        tokens = await place.node(reactor).tokens(TokenState(state), limit)
+        if as_json:
+            click.echo(json.dumps(tokens, indent=2))
+        elif tokens["items"]:
+            console().print(show_tokens(tokens["items"]))
+        else:
+            click.echo("No signup tokens. Make one: homeserver invite new", err=True)
+        if tokens["next_cursor"] is not None:
+            click.echo(f"There are more than these {limit}: ask with a larger --limit.", err=True)
+
+    run(work)

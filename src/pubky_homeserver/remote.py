@@ -1,0 +1,141 @@
+"""A running homeserver as its operator sees it: asked over its admin port."""
+
+import json
+from typing import Any
+
+from attrs import field, frozen
+from treq import collect
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.client import ResponseFailed
+from twisted.web.http_headers import Headers
+
+from pubky_homeserver.core.quotas import UserQuota
+from pubky_homeserver.core.records import TokenState
+
+PATIENCE = 10.0
+"""Seconds that the node has to answer: more than its own patience with its store."""
+
+MAX_ANSWER = 8 * 1024 * 1024
+"""Bytes that are read of an answer: far above a full page of tokens with their quotas."""
+
+PAGE = 1000
+"""Signup tokens asked for at once, the most that the node gives."""
+
+INFO = frozenset({
+    "num_users", "num_disabled_users", "total_disk_used_mb", "num_signup_codes", "num_unused_signup_codes",
+    "public_key", "pkarr_icann_domain", "version",
+})  # fmt: skip
+"""What is used of a node's numbers."""
+
+
+class CommandFailed(Exception):
+    """What the operator asked for cannot be had; the text is one line that says what to do next."""
+
+
+@frozen
+class Node:
+    """A running homeserver, by its admin port. Every method raises `CommandFailed`."""
+
+    http: HTTPClient
+    clock: IReactorTime
+    address: str
+    """`host:port`."""
+    password: str = field(repr=False)
+
+    async def readiness(self) -> dict[str, Any]:
+        """What `/readyz` says, ready or not."""
+        status, body = await self._ask("GET", "/readyz")
+        if status not in (200, 503):
+            raise self._stranger()
+        return self._read(body, frozenset({"ready", "checks"}))
+
+    async def info(self) -> dict[str, Any]:
+        """The node's numbers."""
+        return self._read(await self._succeed("GET", "/info"), INFO)
+
+    async def new_token(self, quota: UserQuota) -> str:
+        """Make a signup token."""
+        body = await self._succeed("POST", "/generate_signup_token", json.dumps(quota.to_json()).encode())
+        return body.decode("utf-8", "replace")
+
+    async def tokens(self, state: TokenState, limit: int) -> dict[str, Any]:
+        """Up to `limit` signup tokens: `items`, and `next_cursor`, which is not null if there are more."""
+        items: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            asked = f"/signup_tokens?state={state}&limit={min(limit - len(items), PAGE)}{cursor}"
+            page = self._read(await self._succeed("GET", asked), frozenset({"items", "next_cursor"}))
+            items += page["items"]
+            if page["next_cursor"] is None or not page["items"] or len(items) >= limit:
+                return {"items": items, "next_cursor": page["next_cursor"]}
+            cursor = f"&cursor={page['next_cursor']}"
+
+    async def _succeed(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        status, answer = await self._ask(method, path, body)
+        if status == 200:
+            return answer
+        if status == 401:
+            raise CommandFailed(
+                f"The node at {self.address} has another password: set PUBKY_API_KEY to it, or name the node's data "
+                "directory with --data-dir."
+            )
+        if status == 404:
+            raise self._stranger()
+        reason = answer[:200].decode("utf-8", "replace").strip() or "without a reason"
+        raise CommandFailed(f"The node at {self.address} answered {status}: {reason}")
+
+    async def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        answer = Deferred.fromCoroutine(self._exchange(method, path, body)).addTimeout(PATIENCE, self.clock)
+        try:
+            return await answer
+        except TimeoutError:
+            raise CommandFailed(f"No answer from {self.address} within {PATIENCE:g} s: look into its log.") from None
+        except ConnectError:
+            raise CommandFailed(
+                f"Nothing answers at {self.address}: start the node (script/run, or twistd -n homeserver), or name its "
+                "settings with --config or its data directory with --data-dir."
+            ) from None
+        except (ResponseFailed, _TooMuch):
+            raise CommandFailed(
+                f"The exchange with {self.address} broke off: ask again. If that is of no use, something else than a "
+                "homeserver listens there, or the node's log tells why."
+            ) from None
+
+    async def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+        headers = Headers({b"X-Admin-Password": [self.password.encode()]})
+        if body is not None:
+            headers.addRawHeader(b"Content-Type", b"application/json")
+        response = await self.http.request(
+            method, f"http://{self.address}{path}", headers=headers, data=body, allow_redirects=False, unbuffered=True
+        )
+        received = bytearray()
+
+        def keep(chunk: bytes) -> None:
+            received.extend(chunk)
+            if len(received) > MAX_ANSWER:
+                raise _TooMuch
+
+        await collect(response, keep)
+        return response.code, bytes(received)
+
+    def _read(self, body: bytes, names: frozenset[str]) -> dict[str, Any]:
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict) or not names <= value.keys():
+            raise self._stranger()
+        return value
+
+    def _stranger(self) -> CommandFailed:
+        return CommandFailed(
+            f"What answers at {self.address} is not the admin port of a homeserver: name the node's settings with "
+            "--config, or its data directory with --data-dir."
+        )
+
+
+class _TooMuch(Exception):
+    """An answer that does not end."""

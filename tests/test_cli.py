@@ -1,0 +1,367 @@
+"""The operator's command line, as a program of its own against a real admin port."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import define, frozen
+from click.testing import CliRunner
+from twisted.internet import reactor as _reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.utils import getProcessOutputAndValue
+
+from pubky_homeserver.cli import main, reachable
+from pubky_homeserver.config import Socket
+from pubky_homeserver.core.health import Publication
+from pubky_homeserver.core.quotas import UserQuota
+from pubky_homeserver.core.records import Account, SignupToken
+from tests.web.operator import KEY, NOW, PASSWORD, Operator, operator
+
+reactor: Any = _reactor
+
+
+@frozen
+class Ran:
+    """What came of a command."""
+
+    out: str
+    err: str
+    code: int
+
+
+@define
+class Shell:
+    """A shell of the operator: a working directory, an environment, and a node's data directory."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    @property
+    def data_dir(self) -> Path:
+        """The node's."""
+        return self.folder / "data"
+
+    def settle(self, port: int, password: str | None = PASSWORD) -> None:
+        """Make the node's data directory as the node does."""
+        self.data_dir.mkdir()
+        (self.data_dir / "homeserver.toml").write_text(f'[admin]\nlisten_socket = "127.0.0.1:{port}"\n')
+        if password is not None:
+            (self.data_dir / "admin-password").write_text(password + "\n")
+
+    async def run(self, *arguments: str, placed: bool = True) -> Ran:
+        """Run `homeserver` with these arguments, and the node's data directory unless told otherwise."""
+        command = [*arguments, *(["--data-dir", str(self.data_dir)] if placed else [])]
+        out, err, code = await getProcessOutputAndValue(
+            str(Path(sys.executable).parent / "homeserver"), command, self.environment, str(self.folder)
+        )
+        return Ran(out.decode(), err.decode(), code)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A shell in an empty directory."""
+    return Shell(tmp_path, {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
+
+
+@pytest_twisted.async_yield_fixture
+async def node(shell: Shell) -> AsyncIterator[Operator]:
+    """A running node that the shell's data directory belongs to."""
+    async with operator() as one:
+        shell.settle(one.port)
+        yield one
+
+
+# --- status -------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_status(shell: Shell, node: Operator) -> None:
+    """A lamp for each check, and the node's numbers."""
+    await node.accounts.new_signup_token(UserQuota())
+    await node.store.sign_up(Account("a", 1), None, None, False)
+    node.publication = Publication(published=NOW - 90)
+    ran = await shell.run("status")
+    assert (ran.code, ran.err) == (0, "")
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert ["ok", "store", "answers"] in lines
+    assert ["ok", "disk", "has", "room"] in lines
+    assert ["ok", "record", "published", "(0:01:30", "ago)"] in lines
+    assert ["key", KEY] in lines
+    assert ["users", "1", "(0", "disabled)"] in lines
+    assert ["signup", "tokens", "1", "(1", "unused)"] in lines
+    assert "\x1b" not in ran.out
+
+
+@pytest_twisted.ensureDeferred
+async def test_status_as_json(shell: Shell, node: Operator) -> None:
+    """Programs get the checks and the numbers as the node gives them."""
+    node.rooms["disk"] = False
+    ran = await shell.run("status", "--json")
+    shown = json.loads(ran.out)
+    assert (ran.code, shown["ready"], shown["checks"]["disk"]["ok"]) == (0, True, False)
+    assert shown["info"]["public_key"] == KEY
+
+
+@pytest_twisted.ensureDeferred
+async def test_status_of_a_node_that_is_not_ready(shell: Shell, node: Operator) -> None:
+    """Without its store a node has no numbers; the lamps show why, and the exit code tells scripts."""
+    node.store.mood = "away"
+    ran = await shell.run("status")
+    assert ran.code == 1
+    assert ran.out.split()[:2] == ["FAILS", "store"]
+    assert ran.err == f"homeserver: The node at 127.0.0.1:{node.port} is not ready to serve; look into its log.\n"
+    ran = await shell.run("status", "--json")
+    assert (ran.code, json.loads(ran.out)["info"]) == (1, None)
+
+
+# --- invitations --------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_invite_new(shell: Shell, node: Operator) -> None:
+    """One token on one line, and nothing else, for a pipe."""
+    ran = await shell.run("invite", "new")
+    assert (ran.code, ran.err) == (0, "")
+    (token,) = ran.out.splitlines()
+    kept = await node.store.signup_token(token)
+    assert kept is not None
+    assert kept.quota == UserQuota()
+
+
+@pytest_twisted.ensureDeferred
+async def test_invite_new_with_a_quota(shell: Shell, node: Operator) -> None:
+    """Several tokens at once, each with the quota of the options."""
+    options = ["--quota-mb", "500", "--rate-read", "10MB/s", "--rate-read-burst", "20", "--write-path", "/pub/app/"]
+    ran = await shell.run("invite", "new", "--json", "--count", "3", *options, "--rate-write", "unlimited")
+    assert (ran.code, ran.err) == (0, "")
+    shown = json.loads(ran.out)
+    quota = {
+        "storage_quota_mb": 500,
+        "rate_read": "10mb/s",
+        "rate_write": "unlimited",
+        "rate_read_burst": 20,
+        "allowed_write_paths": ["/pub/app/"],
+    }
+    assert shown["quota"] == quota
+    assert len(set(shown["tokens"])) == 3
+    for text in shown["tokens"]:
+        token = await node.store.signup_token(text)
+        assert token is not None
+        assert token.quota.to_json() == quota
+
+
+@pytest_twisted.ensureDeferred
+async def test_invite_list(shell: Shell, node: Operator) -> None:
+    """A line for each token, whole also in a pipe: when it was made, by whom it was used, its quota."""
+    day = 1_792_663_872_123_456
+    await node.store.add_signup_token(SignupToken("AAAA-AAAA-AAAA", day, UserQuota(storage_quota_mb=5)))
+    await node.store.add_signup_token(SignupToken("BBBB-BBBB-BBBB", day, UserQuota(allowed_write_paths=())))
+    await node.store.sign_up(Account(KEY, day), None, "AAAA-AAAA-AAAA", True)
+    ran = await shell.run("invite", "list")
+    assert (ran.code, ran.err) == (0, "")
+    time = "2026-10-22T10:11"
+    assert [line.split() for line in ran.out.splitlines()[1:]] == [
+        ["AAAA-AAAA-AAAA", time, time, KEY, "storage_quota_mb=5"],
+        ["BBBB-BBBB-BBBB", time, "-", "-", "allowed_write_paths=none"],
+    ]
+    ran = await shell.run("invite", "list", "--state", "unused", "--json")
+    assert [item["token"] for item in json.loads(ran.out)["items"]] == ["BBBB-BBBB-BBBB"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_invite_list_over_pages(shell: Shell, node: Operator) -> None:
+    """More tokens than one page of the node has are gathered; what a limit leaves out is said."""
+    for number in range(1500):
+        await node.store.add_signup_token(SignupToken(f"0000-0000-{number:04}", 1))
+    ran = await shell.run("invite", "list", "--json", "--limit", "1200")
+    items = json.loads(ran.out)["items"]
+    assert [item["token"] for item in items] == [f"0000-0000-{number:04}" for number in range(1200)]
+    assert ran.err == "There are more than these 1200: ask with a larger --limit.\n"
+    ran = await shell.run("invite", "list", "--json", "--limit", "1500")
+    assert (len(json.loads(ran.out)["items"]), ran.err) == (1500, "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_invite_list_of_none(shell: Shell, node: Operator) -> None:
+    """An empty list says how to begin, where it is in nobody's way."""
+    ran = await shell.run("invite", "list")
+    assert (ran.code, ran.out, ran.err) == (0, "", "No signup tokens. Make one: homeserver invite new\n")
+
+
+# --- where the node is --------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_password_from_the_environment(shell: Shell, node: Operator) -> None:
+    """PUBKY_API_KEY wins over the data directory's file, as it does in the node; `.env` is read too."""
+    (shell.data_dir / "admin-password").write_text("old\n")
+    config = ["--config", str(shell.data_dir / "homeserver.toml")]
+    (shell.folder / ".env").write_text(f'PUBKY_API_KEY="{PASSWORD}"\n')
+    assert (await shell.run("status", *config, placed=False)).code == 0
+    (shell.folder / ".env").unlink()
+    shell.environment["PUBKY_API_KEY"] = PASSWORD
+    assert (await shell.run("status", *config, placed=False)).code == 0
+    shell.environment["PUBKY_API_KEY"] = "wrong"
+    assert (await shell.run("status")).code == 1
+
+
+def failed(ran: Ran) -> str:
+    """The one line of a failure."""
+    assert (ran.code, ran.out) == (1, "")
+    (line,) = ran.err.splitlines()
+    assert line.startswith("homeserver: ")
+    return line.removeprefix("homeserver: ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_wrong_password(shell: Shell, node: Operator) -> None:
+    """A wrong password says where the right one comes from, and does not show the wrong one."""
+    (shell.data_dir / "admin-password").write_text("secret mistake\n")
+    for command in (["status"], ["invite", "list"]):
+        line = failed(await shell.run(*command))
+        assert "has another password: set PUBKY_API_KEY" in line
+        assert "secret mistake" not in line
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_password(shell: Shell) -> None:
+    """Without a password nothing is asked."""
+    shell.settle(1, password=None)
+    line = failed(await shell.run("status"))
+    assert line.startswith(f"No password: there is no {shell.data_dir}/admin-password.")
+    assert "set PUBKY_API_KEY" in line
+
+
+@pytest_twisted.ensureDeferred
+async def test_unreadable_password(shell: Shell) -> None:
+    """A password that cannot be read is told with the way around."""
+    shell.settle(1, password=None)
+    (shell.data_dir / "admin-password").mkdir()
+    line = failed(await shell.run("status"))
+    assert line.startswith(f"{shell.data_dir}/admin-password cannot be read (Is a directory): run this as")
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_node(shell: Shell) -> None:
+    """A node that does not run is told with the way to start it."""
+    port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+    number = port.getHost().port
+    shell.settle(number)
+    await port.stopListening()
+    line = failed(await shell.run("invite", "new"))
+    assert line.startswith(f"Nothing answers at 127.0.0.1:{number}: start the node (script/run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("[admin]\nenabled = false\n", "set admin.enabled = true in"),
+        ("[admin]\ncolour = 1\n", "admin.colour: no such setting"),
+        ("[admin\n", "is not valid TOML"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_bad_settings(shell: Shell, settings: str, words: str) -> None:
+    """Settings that the node would refuse, or that give it no admin port, are told as the node tells them."""
+    shell.settle(1)
+    (shell.data_dir / "homeserver.toml").write_text(settings)
+    line = failed(await shell.run("status"))
+    assert words in line
+    assert str(shell.data_dir / "homeserver.toml") in line
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_settings_file(shell: Shell) -> None:
+    """A settings file that was named must be there."""
+    line = failed(await shell.run("status", "--config", "nowhere.toml"))
+    assert line == "nowhere.toml: cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "is not the admin port of a homeserver"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "is not the admin port of a homeserver"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "is not the admin port of a homeserver"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "broke off"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 9_000_000, "broke off"),
+        (b"220 mail.example ESMTP\r\n", "broke off"),
+        (b"", "broke off"),
+    ],
+    ids=["404", "list", "empty", "short", "endless", "mail", "silent"],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_stranger(shell: Shell, answer: bytes, words: str) -> None:
+    """Something else on the port, or a node that goes away, is one line and never a traceback."""
+
+    class Stranger(Protocol):
+        def dataReceived(self, data: bytes) -> None:
+            assert self.transport is not None
+            self.transport.write(answer)
+            self.transport.loseConnection()
+
+    port = reactor.listenTCP(0, Factory.forProtocol(Stranger), interface="127.0.0.1")
+    shell.settle(port.getHost().port)
+    try:
+        assert words in failed(await shell.run("status"))
+    finally:
+        await port.stopListening()
+
+
+@pytest.mark.parametrize(
+    ("listening", "found"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("0.0.0.0:1", "127.0.0.1:1"),
+        ("[::]:1", "[::1]:1"),
+        ("[2001:db8::1]:1", "[2001:db8::1]:1"),
+    ],
+)
+def test_reachable(listening: str, found: str) -> None:
+    """A node that listens everywhere is found on the loopback."""
+    assert str(reachable(Socket.parse(listening))) == found
+
+
+# --- the command line itself --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], ["status"], ["invite"], ["invite", "new"], ["invite", "list"]])
+def test_help(command: list[str]) -> None:
+    """Every help text ends in examples, one a line."""
+    shown = CliRunner().invoke(main, [*command, "--help"])
+    assert shown.exit_code == 0
+    _, heading, examples = shown.output.partition("\n  Examples:\n")
+    assert heading
+    assert all(line.startswith("    ") and "homeserver " in line for line in examples.rstrip().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--quota-mb", "many"], "storage_quota_mb: expected a whole number"),
+        (["--quota-mb", "-1"], "storage_quota_mb: expected a whole number"),
+        (["--quota-mb", "9" * 5000], "storage_quota_mb: expected a whole number"),
+        (["--rate-read", "fast"], "rate_read: expected a rate such as"),
+        (["--rate-read-burst", "5"], "rate_read_burst requires the corresponding rate"),
+        (["--write-path", "pub/x"], "allowed_write_paths[0]: path must be absolute"),
+        (["--write-path", "/pub/", "--read-only"], "exclude each other"),
+        (["--count", "0"], "--count"),
+        (["--count", "1001"], "--count"),
+        (["stray"], "unexpected extra argument"),
+    ],
+)
+def test_mistakes(options: list[str], words: str) -> None:
+    """A mistake in the command line is told before anything is asked, with exit code 2."""
+    shown = CliRunner().invoke(main, ["invite", "new", *options])
+    assert shown.exit_code == 2
+    assert words in shown.stderr
+
+
+def test_version() -> None:
+    """The version is that of the installed program."""
+    shown = CliRunner().invoke(main, ["--version"])
+    assert (shown.exit_code, shown.output.split()[:2]) == (0, ["homeserver,", "version"])
