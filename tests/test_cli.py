@@ -94,6 +94,10 @@ async def test_status(shell: Shell, node: Operator) -> None:
     assert ["users", "1", "(0", "disabled)"] in lines
     assert ["signup", "tokens", "1", "(1", "unused)"] in lines
     assert "\x1b" not in ran.out
+    node.publication = Publication(published=NOW - 7200, failure="no relay answers")
+    ran = await shell.run("status")
+    assert ran.code == 0
+    assert "record  no relay answers (last worked 2:00:00 ago)" in ran.out
 
 
 @pytest_twisted.ensureDeferred

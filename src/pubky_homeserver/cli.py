@@ -116,10 +116,10 @@ def console() -> Console:
 
 
 def plain_table(*headings: str) -> Table:
-    """A table without lines."""
+    """A table without lines; what a narrow terminal has no room for is folded, never cut off."""
     table = Table(box=None, pad_edge=False, show_header=bool(headings), header_style="bold")
     for heading in headings:
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")
     return table
 
 
@@ -130,7 +130,7 @@ def show_health(readiness: dict[str, Any]) -> Table:
         lamp = Text("ok", style="green") if check["ok"] else Text("FAILS", style="bold red")
         detail = Text(check["detail"])
         if "age" in check:
-            detail.append(f" ({timedelta(seconds=check['age'])} ago)")
+            detail.append(f" ({'' if check['ok'] else 'last worked '}{timedelta(seconds=check['age'])} ago)")
         table.add_row(lamp, Text(name), detail)
     return table
 
@@ -154,6 +154,8 @@ def show_info(info: dict[str, Any]) -> Table:
 def show_tokens(items: list[dict[str, Any]]) -> Table:
     """A line for each signup token."""
     table = plain_table("token", "made (UTC)", "used (UTC)", "by", "quota")
+    for column in table.columns[:3]:
+        column.no_wrap = True  # the texts of these have one length, and are copied
     for item in items:
         quota = " ".join(f"{name}={_spell(value)}" for name, value in item["quota"].items())
         row = (item["token"], item["created_at"][:16], (item["used_at"] or "-")[:16], item["used_by"] or "-", quota)
