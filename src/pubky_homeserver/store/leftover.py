@@ -49,6 +49,8 @@ class Lock:
 
     reactor: IRedisReactor
     directory: Path
+    polite: float = POLITE
+    final: float = FINAL
     log = Logger()
 
     async def take(self, socket: str) -> int:
@@ -68,14 +70,14 @@ class Lock:
 
     async def _evict(self, descriptor: int, socket: str) -> None:
         began = self.reactor.seconds()
-        while self.reactor.seconds() - began < POLITE:
+        while self.reactor.seconds() - began < self.polite:
             await self._ask_to_stop(socket)
             if await self._freed(descriptor, within=1.0):
                 return
         for process in holders(descriptor):
             self.log.warn("Killing process {process}, which has the lock and does not stop", process=process)
             os.kill(process, signal.SIGKILL)
-        if await self._freed(descriptor, within=FINAL):
+        if await self._freed(descriptor, within=self.final):
             return
         raise CannotStart(
             f"a Redis of an earlier run has the lock on {self.directory} and does not stop: find it with "

@@ -135,6 +135,7 @@ class EmbeddedRedis(Service):
     socket: str
     """The path where it listens."""
     appendfsync: str = "always"
+    patience: float = STOP_PATIENCE
     ready: bool = field(default=False, init=False)
     """Whether Redis has answered since it was last started."""
     restarts: int = field(default=0, init=False)
@@ -275,7 +276,7 @@ class EmbeddedRedis(Service):
         """Log that Redis ended; returns the seconds to wait before the next start."""
         quick = self.reactor.seconds() - child.began < SETTLED
         self._failures = self._failures + 1 if quick else 0
-        delay = min(FIRST_DELAY * 2.0 ** min(self._failures, 10), LAST_DELAY)
+        delay = min(FIRST_DELAY * 2.0 ** min(max(self._failures - 1, 0), 10), LAST_DELAY)
         self.log.error("Redis ended ({how}); it is started again in {delay} s", how=child.how, delay=delay)
         if self._failures >= PATIENT and (self._failures - PATIENT) % REMINDER == 0:
             room = os.statvfs(self.directory)
@@ -317,7 +318,7 @@ class EmbeddedRedis(Service):
         if child.how is None:
             child.kill("TERM")
         try:
-            await child.end().addTimeout(STOP_PATIENCE, self.reactor)
+            await child.end().addTimeout(self.patience, self.reactor)
         except NoAnswer:
             self.log.error("Redis does not end by itself: killing it")
             child.kill("KILL")
