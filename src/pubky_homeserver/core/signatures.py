@@ -110,7 +110,7 @@ def _next_name(head: bytes, start: int) -> int:
 def _after_skippable(head: bytes) -> int:
     """Where the first real frame of an LZ4 or Zstandard stream begins (RFC 8878, skippable frames)."""
     at = 0
-    while head.startswith(b"*M\x18", at + 1) and head[at] & 0xF0 == 0x50 and at + 8 <= len(head):
+    while head.startswith(b"*M\x18", at + 1) and head[at] & 0xF0 == 0x50:
         following = at + 8 + int.from_bytes(head[at + 4 : at + 8], "little")
         if following > len(head):
             break
