@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from pkarr.keys import Keypair
 from pubky_homeserver.config import Admin, Config, Drive, General, Pkdns, Socket
-from pubky_homeserver.web.relays import HttpRelay, PkarrRelay
+from pubky_homeserver.web.http_relay import HttpRelay
+from pubky_homeserver.web.pkarr_relay import PkarrRelay
 
 KEYPAIR = Keypair(bytes(32))
 """The key of every test network's homeserver: `8pinxxgqs41n4aididenw5apqp1urfmzdztr8jt4abrkdn435ewo`."""
@@ -34,3 +35,11 @@ class Relays:
     clock: IReactorTime
     pkarr: PkarrRelay = field(init=False)
     http: HttpRelay = field(init=False)
+
+    @pkarr.default
+    def _make_pkarr_relay(self) -> PkarrRelay:
+        return PkarrRelay(self.clock)
+
+    @http.default
+    def _make_http_relay(self) -> HttpRelay:
+        return HttpRelay(self.clock, cors=True)

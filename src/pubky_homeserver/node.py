@@ -1,0 +1,263 @@
+"""The homeserver as a service: its parts, the order in which they start, and the reverse in which they stop.
+
+Each part starts when the one before is up: Redis, the store, the bodies, the ports, the feed, the publisher. At the
+end streams end first, the ports close, running requests finish, commits finish; Redis goes last, for all write to it.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from importlib.metadata import version
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import define, field
+from twisted.application.service import IService, Service
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import Agent
+
+from pkarr.keys import Keypair
+from pkarr.relay import Relay
+from pubky_homeserver import testnet
+from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.blobs import FileBlobs
+from pubky_homeserver.config import Config
+from pubky_homeserver.core.errors import CannotStart
+from pubky_homeserver.core.quotas import MEGABYTE
+from pubky_homeserver.directory import DataDirectory
+from pubky_homeserver.feed import Feed
+from pubky_homeserver.listening import Listener
+from pubky_homeserver.logs import log_to
+from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.publisher import Advertised, Publisher
+from pubky_homeserver.sessions import Sessions
+from pubky_homeserver.storage import Storage
+from pubky_homeserver.store.address import RedisAddress
+from pubky_homeserver.store.process import EmbeddedRedis
+from pubky_homeserver.store.redis import RedisStore
+from pubky_homeserver.sweep import Sweep
+from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
+from pubky_homeserver.web.channel import HTTPFactory
+from pubky_homeserver.web.health import Health
+from pubky_homeserver.web.request import Request
+from pubky_homeserver.web.scrape import MetricsSite
+from pubky_homeserver.web.site import client_site
+
+Answer = Callable[[Request], Coroutine[Deferred[Any], Any, None]]
+"""What a channel calls with each request."""
+
+DRAIN = 10.0
+"""Seconds that running requests get to finish when the homeserver stops."""
+
+
+@define(eq=False)
+class Homeserver(Service):
+    """Everything, in its order. `startService` returns at once; what fails later ends the program."""
+
+    reactor: Any
+    config: Config
+    directory: DataDirectory
+    keypair: Keypair
+    password: str = field(repr=False)
+    """Of the admin API."""
+    listeners: dict[str, Listener]
+    """The ports that were taken for this process, by what is served there."""
+    redis: EmbeddedRedis | None
+    """The private Redis; None if `redis.url` names another one."""
+    works: bool = True
+    """Whether this process publishes and sweeps."""
+    relays: testnet.Relays | None = None
+    """The other parts of a test network."""
+    is_passing: bool = False
+    """Whether the data directory goes at the end."""
+    log_file: str | None = None
+    _starting: Deferred[None] | None = field(default=None, init=False)
+    _undo: list[Callable[[], Any]] = field(factory=list, init=False)
+    # How to stop what was started, in the order of starting.
+
+    log = Logger()
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join the application that twistd made, and tell it how to log."""
+        log_to(parent, self.log_file, self.config.logging.level)
+        super().setServiceParent(parent)
+
+    def startService(self) -> None:
+        """Start everything."""
+        super().startService()
+        self.directory.sign()
+        self.reactor.callWhenRunning(self._catch_signals)
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._fail)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop everything; fires when it is stopped."""
+        super().stopService()
+        if self._starting is not None:
+            self._starting.cancel()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _start(self) -> None:
+        if self.relays is not None:
+            self._answer("pkarr relay", HTTPFactory(self.relays.pkarr.answer, self.reactor))
+            self._answer("http relay", HTTPFactory(self.relays.http.answer, self.reactor))
+        store = await self._open_store()
+        blobs = FileBlobs(
+            self.directory.path / "blobs", self.reactor, self.reactor, self.config.storage.reserve_mb * MEGABYTE
+        )
+        blobs.prepare(alone=self.redis is not None)
+        publisher = self._make_publisher()
+        if "client" in self.listeners:
+            await self._serve(store, blobs, publisher)
+        if self.works:
+            self._run(Sweep(blobs, store, self.reactor, self.config.blobs.sweep_interval))
+            self._run(publisher)
+        self._greet()
+
+    async def _open_store(self) -> RedisStore:
+        if self.redis is not None:
+            self._run(self.redis)
+            await self.redis.whenReady()
+            address = RedisAddress(path=self.redis.socket)
+        else:
+            assert self.config.redis.url is not None
+            address = RedisAddress.parse(self.config.redis.url)
+        store = RedisStore(address, self.reactor, self.config.blobs.grace)
+        await store.start()
+        self._undo.append(lambda: Deferred.fromCoroutine(store.stop()))
+        return store
+
+    async def _serve(self, store: RedisStore, blobs: FileBlobs, publisher: Publisher) -> None:
+        clock, metrics = self.reactor, ServerMetrics()
+        accounts = Accounts(store, clock, self.config.general.signup_mode == "token_required")
+        storage = Storage(store, blobs, clock, self.config.storage.default_limit, self.config.storage.inline_limit)
+        self._undo.append(lambda: Deferred.fromCoroutine(storage.drain()))
+        feed = Feed(store, store, clock, metrics)
+        sites: dict[str, Answer] = {
+            "client": client_site(accounts, Sessions(store, clock), storage, feed, metrics, clock).answer
+        }
+        if "admin" in self.listeners:
+            rooms = {"disk": blobs.has_room}
+            health = Health(accounts, rooms, lambda: publisher.publication() if self.works else None, clock)
+            sites["admin"] = AdminSite(Admin(accounts, self._facts()), health, self.password).answer
+        if "metrics" in self.listeners:
+            sites["metrics"] = MetricsSite(metrics).answer
+        for name, answer in sites.items():
+            self._answer(name, HTTPFactory(answer, clock))
+        self._run(feed)  # last, so that its streams end first
+
+    def _answer(self, name: str, factory: HTTPFactory) -> None:
+        port = self.listeners[name].serve(self.reactor, factory)
+
+        async def close() -> None:
+            await maybeDeferred(port.stopListening)
+            await factory.drain(DRAIN)
+
+        self._undo.append(lambda: Deferred.fromCoroutine(close()))
+
+    def _make_publisher(self) -> Publisher:
+        pkdns = self.config.pkdns
+        agent = Agent(self.reactor)
+        timeout = pkdns.relay_request_timeout_ms / 1000
+        networks = [Relay(url, agent, self.reactor, timeout) for url in pkdns.dht_relay_nodes]
+        return Publisher(self.keypair, self._advertised(), networks, self.reactor)
+
+    def _advertised(self) -> Advertised:
+        pkdns = self.config.pkdns
+        return Advertised(
+            public_ip=ip_address(pkdns.public_ip),
+            tls_port=None,
+            icann_domain=pkdns.icann_domain,
+            icann_http_port=pkdns.public_icann_http_port or self._client_port(),
+        )
+
+    def _client_port(self) -> int:
+        listener = self.listeners.get("client")
+        return (listener.address if listener else self.config.drive.icann_listen_socket).port
+
+    def _facts(self) -> NodeFacts:
+        pkdns = self.config.pkdns
+        port = pkdns.public_icann_http_port or self._client_port()
+        return NodeFacts(
+            public_key=self.keypair.public_key.z32,
+            pkarr_pubky_address=None,
+            pkarr_icann_domain=f"{pkdns.icann_domain}:{port}" if pkdns.icann_domain else None,
+            version=version("pubky-homeserver"),
+        )
+
+    def _run(self, service: IService) -> None:
+        service.startService()
+        self._undo.append(service.stopService)
+
+    def _greet(self) -> None:
+        """Say where everything is."""
+        key = self.keypair.public_key.z32
+        self.log.info("This is the homeserver {key}; its data is in {path}", key=key, path=str(self.directory.path))
+        if self.directory.is_new and not self.is_passing:
+            self.log.info(
+                "First start: the key in {secret} was made now. It is this homeserver's name: keep a copy of it",
+                secret=str(self.directory.path / "secret"),
+            )
+            if self.config.admin.admin_password is None:
+                self.log.info("The admin password is in {file}", file=str(self.directory.path / "admin-password"))
+        for name, listener in self.listeners.items():
+            self.log.info("Serving the {name} at http://{address}", name=_NAMES[name], address=str(listener.address))
+
+    def _catch_signals(self) -> None:
+        """End in order, and with exit code 0, on SIGINT and SIGTERM: it is what the operator wanted."""
+
+        def stop(number: int, frame: object) -> None:
+            self.reactor.callFromThread(self._stop_reactor)
+
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+
+    def _stop_reactor(self) -> None:
+        if self.running and self.reactor.running:
+            self.log.info("Stopping: running requests get {seconds} s to finish", seconds=DRAIN)
+            self.reactor.stop()
+
+    def _fail(self, failure: Failure) -> None:
+        """End the program: one line and exit code 1 for what the operator can put right, a traceback for the rest."""
+        if failure.check(CancelledError):
+            return
+        if failure.check(CannotStart):
+            line = str(failure.value)
+        else:
+            self.log.failure("The homeserver cannot start", failure=failure)
+            line = "The homeserver cannot start; the log tells why"
+        print(f"homeserver: {line}", file=sys.__stderr__, flush=True)
+        self.reactor.addSystemEventTrigger("after", "shutdown", _exit_with_failure)
+        self.reactor.callWhenRunning(self.reactor.stop)
+
+    async def _stop(self) -> None:
+        while self._undo:
+            try:
+                await maybeDeferred(self._undo.pop())
+            except Exception:
+                self.log.failure("A part of the homeserver did not stop well")
+        for listener in self.listeners.values():
+            listener.close()
+        self.directory.close()
+        if self.is_passing:
+            shutil.rmtree(self.directory.path, ignore_errors=True)
+        self.log.info("Stopped")
+
+
+_NAMES = {
+    "client": "client API",
+    "admin": "admin API",
+    "metrics": "metrics",
+    "pkarr relay": "PKARR relay",
+    "http relay": "http relay",
+}
+
+
+def _exit_with_failure() -> None:
+    """Leave at once: twistd itself ends with 0 whatever happened."""
+    sys.stdout.flush()
+    os._exit(1)
