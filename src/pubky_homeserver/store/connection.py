@@ -12,10 +12,10 @@ from typing import Any
 
 import txredisapi
 from attrs import define, field
-from twisted.application.internet import ClientService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -24,7 +24,7 @@ from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.scripts import Script
 
 STALL = 5.0
-"""Seconds without an answer after which a connection is suspected; after twice as many it is cut."""
+"""Seconds between two looks whether answers come: nobody waits longer than two of them."""
 
 FIRST_RETRY = 0.05
 """Seconds before the first attempt to connect again; doubles up to `LAST_RETRY`."""
@@ -54,28 +54,27 @@ def refusal_of(error: Exception) -> Exception:
     return error
 
 
-class _Protocol(txredisapi.RedisProtocol):
-    """Counts answers, and tells when it is gone."""
+class _Talker(txredisapi.RedisProtocol):
+    """Counts answers."""
 
-    replies = 0
-    gone: Callable[[], None] | None = None
+    answers = 0
 
     def replyReceived(self, reply: Reply) -> None:
         """One answer has come."""
-        self.replies += 1
+        self.answers += 1
         super().replyReceived(reply)
-
-    def connectionLost(self, why: Failure) -> None:
-        """Fail whatever still waits."""
-        if self.gone is not None:
-            self.gone()
-        super().connectionLost(why)
 
 
 class _Listener(txredisapi.SubscriberProtocol):
-    """A connection that hears messages."""
+    """Counts answers and hears messages."""
 
+    answers = 0
     heard: Callable[[], None]
+
+    def replyReceived(self, reply: Reply) -> None:
+        """An answer or a message has come."""
+        self.answers += 1
+        super().replyReceived(reply)
 
     def messageReceived(self, pattern: Reply, channel: Reply, message: Reply) -> None:
         """A message came on a channel."""
@@ -127,6 +126,88 @@ class Commands:
 
 
 @define(eq=False)
+class _Link:
+    """One connection after the other: `use` gets each, and may refuse it; then or when it is gone, the next is made.
+
+    Twisted's `ClientService` leaves a connection open, and its own states behind, if preparing it fails or is stopped.
+    """
+
+    address: RedisAddress
+    reactor: Any
+    build: Callable[[], Any]
+    use: Callable[[Any], Awaitable[None]]
+    failed: Callable[[Exception], None]
+    """Called with the reason if a connection cannot be made or is refused."""
+    gone: Callable[[], None]
+    """Called when a connection that was used has ended."""
+    stall: float
+    _running: Deferred[None] | None = field(default=None, init=False)
+    _look: IDelayedCall | None = field(default=None, init=False)
+
+    log = Logger()
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(self._ended)
+
+    async def stop(self) -> None:
+        """Close the connection and make no other."""
+        if self._running is not None:
+            self._running.cancel()
+            await self._running
+
+    async def _run(self) -> None:
+        factory = Factory.forProtocol(self.build)
+        factory.noisy = False
+        endpoint = self.address.endpoint(self.reactor)
+        delay = FIRST_RETRY
+        while True:
+            try:
+                await self._once(await endpoint.connect(factory))
+                delay = FIRST_RETRY
+            except CancelledError:
+                raise
+            except Exception as error:
+                self.failed(error)
+                delay = min(2 * delay, LAST_RETRY)
+            await deferLater(self.reactor, delay)
+
+    async def _once(self, protocol: Any) -> None:
+        self._watch(protocol, protocol.answers, suspected=False)
+        try:
+            await self.use(protocol)
+            if protocol.connected:
+                await protocol.whenDisconnected()
+            self.gone()
+        finally:
+            if protocol.connected:
+                closed = protocol.whenDisconnected()
+                protocol.transport.abortConnection()
+                await closed
+            if self._look is not None:
+                self._look.cancel()
+                self._look = None
+
+    def _watch(self, protocol: Any, answers: int, suspected: bool) -> None:
+        """Cut a connection on which calls wait and nothing was answered between two looks; ask if nobody else does."""
+        self._look = None
+        waiting = bool(protocol.replyQueue.waiting)
+        silent = waiting and protocol.answers == answers
+        if silent and suspected:
+            self.log.error("Redis at {address} does not answer", address=self.address)
+            protocol.transport.abortConnection()
+            return
+        if not waiting:
+            protocol.execute_command("PING").addErrback(lambda _: None)
+        self._look = self.reactor.callLater(self.stall, self._watch, protocol, protocol.answers, silent)
+
+    def _ended(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("No more connections to Redis are made", failure=failure)
+
+
+@define(eq=False)
 class Connection:
     """Keeps one connection alive. `prepare` is called with each new one, and fails to refuse it."""
 
@@ -134,27 +215,25 @@ class Connection:
     reactor: Any
     scripts: Mapping[str, Script]
     prepare: Callable[[Commands], Awaitable[None]]
-    _service: ClientService = field(init=False)
+    stall: float = STALL
+    _link: _Link = field(init=False)
     _commands: Commands | None = field(default=None, init=False)
-    _protocol: Any = field(default=None, init=False)
     _first: Deferred[None] | None = field(default=None, init=False)
     # Who waits for the first connection.
     _reason: str = field(default="no answer", init=False)
-    # Why there is none yet.
-    _watch: IDelayedCall | None = field(default=None, init=False)
+    # Why there is none.
 
     log = Logger()
 
-    @_service.default
-    def _make_service(self) -> ClientService:
-        return _service(self.address, self.reactor, self._build, self._connected)
+    @_link.default
+    def _make_link(self) -> _Link:
+        return _Link(self.address, self.reactor, _make_talker, self._use, self._failed, self._gone, self.stall)
 
     async def start(self, patience: float) -> None:
         """Connect. Raises `CannotStart`, also if there is no connection after `patience` seconds."""
         self._first = Deferred()
         self._first.addTimeout(patience, self.reactor, self._timed_out)
-        self._service.startService()
-        self._service.whenConnected(failAfterFailures=1).addErrback(self._note)
+        self._link.start()
         try:
             await self._first
         except BaseException:
@@ -164,8 +243,9 @@ class Connection:
             self._first = None
 
     async def stop(self) -> None:
-        """Close the connection and make no other."""
-        await self._service.stopService()
+        """Close the connection and make no other. Calls that wait fail."""
+        await self._link.stop()
+        self._commands = None
 
     @property
     def commands(self) -> Commands:
@@ -174,58 +254,35 @@ class Connection:
             raise StoreAway
         return self._commands
 
-    def _build(self) -> _Protocol:
-        protocol = _Protocol(charset=None, convertNumbers=False)
-        protocol.gone = self._lost
-        return protocol
-
-    async def _connected(self, protocol: _Protocol) -> None:
-        self._protocol = protocol
-        self._look_after(protocol, protocol.replies, suspected=False)
+    async def _use(self, protocol: _Talker) -> None:
         commands = Commands(protocol, self.scripts)
-        try:
-            await commands.identify(self.address)
-            await commands.teach()
-            await self.prepare(commands)
-        except Exception as error:
-            self._refuse(error)
-            raise
+        await commands.identify(self.address)
+        await commands.teach()
+        await self.prepare(commands)
         self._commands = commands
+        self._reason = ""
         if self._first is not None:
-            self._first.callback(None)
+            # Not from within the link's own coroutine: who waits may stop it at once.
+            self.reactor.callLater(0, self._started)
         else:
-            self.log.info("Connected to Redis at {address}", address=self.address)
+            self.log.info("Connected to Redis at {address} again", address=self.address)
 
-    def _refuse(self, error: Exception) -> None:
-        """A new connection is of no use: at the start that is the end, later it is tried again."""
-        self._reason = str(error)
-        if self._first is None:
-            self.log.error("Redis at {address} is of no use: {error}", address=self.address, error=error)
-        elif not isinstance(error, StoreAway):
-            first, self._first = self._first, None
-            first.errback(error)
+    def _started(self) -> None:
+        if self._first is not None and not self._first.called:
+            self._first.callback(None)
 
-    def _lost(self) -> None:
-        self._protocol = None
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if self._commands is not None:
-            self._commands = None
-            self.log.warn("The connection to Redis at {address} is lost", address=self.address)
+    def _gone(self) -> None:
+        self._commands = None
+        self.log.warn("The connection to Redis at {address} is lost", address=self.address)
 
-    def _look_after(self, protocol: _Protocol, replies: int, suspected: bool) -> None:
-        """Cut a connection on which calls wait and nothing was answered between two looks."""
-        silent = bool(protocol.replyQueue.waiting) and protocol.replies == replies
-        if silent and suspected:
-            self._watch = None
-            self.log.error("Redis at {address} does not answer", address=self.address)
-            protocol.transport.abortConnection()
-            return
-        self._watch = self.reactor.callLater(STALL, self._look_after, protocol, protocol.replies, silent)
-
-    def _note(self, failure: Failure) -> None:
-        self._reason = failure.getErrorMessage()
+    def _failed(self, error: Exception) -> None:
+        """At the start a refusal is the end; later it is tried again, and said again only when the reason changes."""
+        reason = str(error.__cause__ or error) if isinstance(error, StoreAway) else str(error)
+        if self._first is None and reason != self._reason:
+            self.log.error("Redis at {address} cannot be used: {reason}", address=self.address, reason=reason)
+        self._reason = reason
+        if isinstance(error, CannotStart) and self._first is not None and not self._first.called:
+            self._first.errback(error)
 
     def _timed_out(self, _result: object, patience: float) -> None:
         raise CannotStart(f"Redis at {self.address} cannot be reached within {patience:g} s: {self._reason}")
@@ -239,20 +296,20 @@ class Subscription:
     reactor: Any
     channel: str
     wake: Callable[[], None]
-    _service: ClientService = field(init=False)
+    _link: _Link = field(init=False)
     _soon: IDelayedCall | None = field(default=None, init=False)
 
-    @_service.default
-    def _make_service(self) -> ClientService:
-        return _service(self.address, self.reactor, self._build, self._connected)
+    @_link.default
+    def _make_link(self) -> _Link:
+        return _Link(self.address, self.reactor, self._build, self._use, lambda _: None, lambda: None, STALL)
 
     def start(self) -> None:
         """Begin to listen."""
-        self._service.startService()
+        self._link.start()
 
     async def stop(self) -> None:
         """Listen no more."""
-        await self._service.stopService()
+        await self._link.stop()
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
@@ -262,7 +319,7 @@ class Subscription:
         protocol.heard = self._heard
         return protocol
 
-    async def _connected(self, protocol: _Listener) -> None:
+    async def _use(self, protocol: _Listener) -> None:
         commands = Commands(protocol, {})
         await commands.identify(self.address)
         await commands.call("SUBSCRIBE", self.channel)
@@ -278,15 +335,5 @@ class Subscription:
         self.wake()
 
 
-def _service(
-    address: RedisAddress, reactor: Any, build: Callable[[], Any], connected: Callable[[Any], Awaitable[None]]
-) -> ClientService:
-    factory = Factory.forProtocol(build)
-    factory.noisy = False
-    return ClientService(
-        address.endpoint(reactor),
-        factory,
-        retryPolicy=lambda failures: min(FIRST_RETRY * 2 ** min(failures, 10), LAST_RETRY),
-        clock=reactor,
-        prepareConnection=lambda protocol: Deferred.fromCoroutine(connected(protocol)),  # type: ignore[arg-type]
-    )
+def _make_talker() -> _Talker:
+    return _Talker(charset=None, convertNumbers=False)

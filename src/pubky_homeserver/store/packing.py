@@ -8,11 +8,17 @@ Numbers are big-endian. A type is its number in `TYPES`, one byte; or 0, one byt
 the fixed parts by position and put `seq` and `digest` in, so the parts come from here one by one.
 """
 
+import json
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
+from collections.abc import Sequence
+
 from attrs import frozen
 
 from pubky_homeserver.core.capabilities import format_capabilities, parse_capabilities
 from pubky_homeserver.core.digests import MARK_LENGTH
-from pubky_homeserver.core.records import Entry, Event, Operation, Session
+from pubky_homeserver.core.quotas import UserQuota
+from pubky_homeserver.core.records import Entry, Event, Operation, Session, SignupToken
 
 TYPES = (
     "",
@@ -168,6 +174,53 @@ def unpack_session(session_id: str, packed: bytes) -> Session:
     """Read a session."""
     pubky, created, capabilities = packed.decode().split("\n")
     return Session(session_id, pubky, parse_capabilities(capabilities), int(created))
+
+
+def pack_quota(quota: UserQuota) -> dict[str, str]:
+    """The fields of a quota that is not the server's default, with what scripts need of it."""
+    shown = quota.to_json()
+    packed = {"quota": json.dumps(shown)} if shown else {}
+    if quota.storage_quota_mb is not None:
+        limit = quota.storage_limit(None)
+        packed["limit"] = str(-1 if limit is None else limit)
+    if quota.allowed_write_paths is not None:
+        packed["paths"] = "\n".join(quota.allowed_write_paths)
+    return packed
+
+
+def unpack_quota(packed: bytes | None) -> UserQuota:
+    """Read a quota; None is the server's default."""
+    return UserQuota() if packed is None else UserQuota.from_json(json.loads(packed))
+
+
+def unpack_token(text: str, facts: Sequence[bytes | None]) -> SignupToken:
+    """Read a signup token: `created`, `quota`, `used`, `by`."""
+    created, quota, used, by = facts
+    return SignupToken(
+        text,
+        int(created or 0),
+        unpack_quota(quota),
+        None if used is None else int(used),
+        None if by is None else by.decode(),
+    )
+
+
+def pack_condition(if_match: Sequence[str] | None) -> bytes:
+    """Entity tags as scripts read them: the hashes that they name. A tag that names none matches nothing."""
+    if if_match is None:
+        return b""
+    if "*" in if_match:
+        return b"*"
+    return b"=" + b"".join(filter(None, map(_hash_of, if_match)))
+
+
+def _hash_of(tag: str) -> bytes | None:
+    try:
+        found = b64decode(tag[1:-1], validate=True)
+    except (NotBase64, ValueError):
+        return None
+    # Several texts decode to one hash; only one of them is the entity tag.
+    return found if len(found) == _HASH and tag == f'"{b64encode(found).decode()}"' else None
 
 
 @frozen

@@ -1,8 +1,5 @@
 """The store in Redis: one round trip for each method, every write one script. `schema.py` shows what lies there."""
 
-import json
-from base64 import b64decode, b64encode
-from binascii import Error as NotBase64
 from collections.abc import Callable, Iterable, Sequence
 from re import compile as pattern
 from secrets import token_bytes
@@ -14,8 +11,9 @@ from zope.interface import implementer
 
 from pubky_homeserver.core import errors
 from pubky_homeserver.core.digests import EMPTY, mark
+from pubky_homeserver.core.errors import StorageFull
 from pubky_homeserver.core.paths import is_private
-from pubky_homeserver.core.quotas import UserQuota
+from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.core.records import (
     Account,
     Entry,
@@ -30,18 +28,25 @@ from pubky_homeserver.core.records import (
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.address import RedisAddress
+from pubky_homeserver.store.bounds import beyond, whole
 from pubky_homeserver.store.connection import Commands, Connection, Reply, Subscription
+from pubky_homeserver.store.migrations import open_schema
 from pubky_homeserver.store.packing import (
     REIGN,
     pack_body,
+    pack_condition,
+    pack_quota,
     pack_reign,
     pack_session,
     pack_stat,
     unpack_entry,
     unpack_event,
+    unpack_quota,
     unpack_session,
+    unpack_token,
 )
 from pubky_homeserver.store.scripts import load_scripts
+from pubky_homeserver.store.survey import Durability, Room, survey
 
 MAX_PAGE = 1000
 """Paths or events of one page."""
@@ -67,8 +72,15 @@ class RedisStore:
     reactor: Any
     grace: int = 3600
     """Seconds that the blob of a replaced or deleted entry is kept."""
+    reserve: int = 256 * MEGABYTE
+    """Bytes of a bounded memory that stay free; less if it is small."""
+    durability: Durability = field(default="unknown", init=False)
+    """When a write is on disk, as Redis said at the last connection."""
     _connection: Connection = field(init=False)
     _subscription: Subscription = field(init=False)
+    _room: Room = field(init=False)
+    _opened: bool = field(default=False, init=False)
+    # There was data once: an empty Redis is no new one any more.
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
 
     log = Logger()
@@ -81,6 +93,10 @@ class RedisStore:
     def _make_subscription(self) -> Subscription:
         return Subscription(self.address, self.reactor, schema.WAKE, self._wake)
 
+    @_room.default
+    def _make_room(self) -> Room:
+        return Room(lambda: self._redis, self.reactor, self.reserve)
+
     async def start(self) -> None:
         """Connect. Raises `CannotStart`, with a sentence for the operator."""
         await self._connection.start(PATIENCE)
@@ -88,21 +104,35 @@ class RedisStore:
 
     async def stop(self) -> None:
         """Close the connections."""
+        self._room.stop()
         await self._subscription.stop()
         await self._connection.stop()
 
     async def _prepare(self, commands: Commands) -> None:
-        pass
+        """Look at a Redis before it is used, again after each reconnection: it may be another one."""
+        found = await survey(commands)
+        found.check()
+        await open_schema(commands, create=not self._opened)
+        if not self._opened or found.durability != self.durability:
+            for sentence in found.warnings():
+                self.log.warn("{sentence}", sentence=sentence)
+        self._opened = True
+        self.durability = found.durability
+        self._room.note(found.used, found.limit)
 
     @property
     def _redis(self) -> Commands:
         return self._connection.commands
 
+    def _check_room(self) -> None:
+        if not self._room.has_room():
+            raise StorageFull
+
     # --- accounts -------------------------------------------------------------------------------------------------
 
     async def sign_up(self, account: Account, session: Session | None, token: str | None, token_required: bool) -> None:
         """See `IAccountStore`."""
-        quota = _pack_quota(account.quota)
+        quota = pack_quota(account.quota)
         refusal = await self._redis.run(
             "sign_up",
             (
@@ -137,7 +167,7 @@ class RedisStore:
         )
         if created is None:
             return None
-        return Account(pubky, int(created), disabled is not None, int(used), _unpack_quota(quota))
+        return Account(pubky, int(created), disabled is not None, int(used), unpack_quota(quota))
 
     async def set_disabled(self, pubky: str, disabled: bool) -> None:
         """See `IAccountStore`."""
@@ -159,7 +189,7 @@ class RedisStore:
 
     async def add_signup_token(self, token: SignupToken) -> None:
         """See `IAccountStore`."""
-        facts = {"created": str(token.created)} | _pack_quota(token.quota)
+        facts = {"created": str(token.created)} | pack_quota(token.quota)
         await self._redis.run(
             "add_token",
             (schema.token(token.token), schema.SHARD, schema.TOKENS_UNUSED),
@@ -169,7 +199,7 @@ class RedisStore:
     async def signup_token(self, token: str) -> SignupToken | None:
         """See `IAccountStore`."""
         facts = await self._redis.call("HMGET", schema.token(token), "created", "quota", "used", "by")
-        return None if facts[0] is None else _unpack_token(token, facts)
+        return None if facts[0] is None else unpack_token(token, facts)
 
     async def signup_tokens(self, state: TokenState, after: str, limit: int) -> list[SignupToken]:
         """See `IAccountStore`."""
@@ -184,7 +214,7 @@ class RedisStore:
             step = min(limit - len(found), STEP // len(lists))
             bound = "(" + (found[-1].token if found else after) if found or after else "-"
             flat = await self._redis.run("tokens", lists, (bound, step, schema.token()))
-            tokens = [_unpack_token(flat[at].decode(), flat[at + 1]) for at in range(0, len(flat), 2)]
+            tokens = [unpack_token(flat[at].decode(), flat[at + 1]) for at in range(0, len(flat), 2)]
             tokens.sort(key=lambda token: token.token)
             found += tokens[:step]
             if len(tokens) < step:
@@ -224,6 +254,7 @@ class RedisStore:
 
     async def check_put(self, pubky: str, path: str, length: int | None, default_limit: int | None) -> None:
         """See `IEntryStore`."""
+        self._check_room()
         refusal = await self._redis.run(
             "check_put",
             (schema.account(pubky), schema.entries(pubky)),
@@ -241,6 +272,7 @@ class RedisStore:
         if_none_match: bool = False,
     ) -> Event:
         """See `IEntryStore`."""
+        self._check_room()
         path = entry.path
         private = is_private(path)
         kind, body = pack_body(entry)
@@ -257,7 +289,7 @@ class RedisStore:
                 entry.length,
                 _optional(default_limit),
                 int(announced),
-                _wanted(if_match),
+                pack_condition(if_match),
                 int(if_none_match),
                 schema.BLOBS,
                 self.grace * 1_000_000,
@@ -288,7 +320,7 @@ class RedisStore:
         reply = await self._redis.run(
             "delete",
             _write_keys(pubky, private),
-            (schema.log_name(private), path, _wanted(if_match), self.grace * 1_000_000),
+            (schema.log_name(private), path, pack_condition(if_match), self.grace * 1_000_000),
         )
         event_id, seq, digest = _check(reply)
         return Event(event_id, Operation.DEL, pubky, path, seq, digest)
@@ -301,11 +333,11 @@ class RedisStore:
         found: list[str] = []
         while True:
             step = min(limit - len(found), STEP)
-            start, stop = _bounds(directory, found[-1] if found else after, reverse, shallow)
+            bounds = beyond(directory, found[-1] if found else after, reverse, shallow)
             reply = await self._redis.run(
                 "listing",
                 (schema.entries(pubky),),
-                (start, stop, step, int(reverse), int(shallow), directory, *_bounds(directory, "", False, False)),
+                (*bounds, step, int(reverse), int(shallow), directory, *whole(directory)),
             )
             if isinstance(reply, bytes) and found:
                 return found  # the rest was deleted meanwhile
@@ -427,65 +459,3 @@ def _write_keys(pubky: str, private: bool) -> tuple[str, ...]:
 
 def _optional(number: int | None) -> str | int:
     return "" if number is None else number
-
-
-def _wanted(if_match: Sequence[str] | None) -> bytes:
-    """Entity tags as scripts read them: the hashes that they name. A tag that names none matches nothing."""
-    if if_match is None:
-        return b""
-    if "*" in if_match:
-        return b"*"
-    hashes = []
-    for tag in if_match:
-        try:
-            found = b64decode(tag[1:-1], validate=True)
-        except (NotBase64, ValueError):
-            continue
-        if len(found) == 32 and tag == f'"{b64encode(found).decode()}"':
-            hashes.append(found)
-    return b"=" + b"".join(hashes)
-
-
-def _bounds(directory: str, after: str, reverse: bool, shallow: bool) -> tuple[str, str]:
-    """Where reading a directory begins and ends, as ZRANGE BYLEX wants it.
-
-    A member begins with its path and a NUL, and `0` is the character after the slash. `after` is any path.
-    """
-    first, last = directory, directory[:-1] + "0"
-    if after:
-        # Shallow, a cursor inside a folder stands after the folder's own line, which stands for all that is in it.
-        end = after.find("/", len(directory)) if shallow and after.startswith(directory) else -1
-        if reverse:
-            limit = after + "\0" if end < 0 else (after if end == len(after) - 1 else after[:end] + "0")
-            last = min(last, limit)
-        else:
-            first = max(first, after + "\1" if end < 0 else after[:end] + "0")
-    first = min(first, last)
-    return (f"({last}", f"[{first}") if reverse else (f"[{first}", f"({last}")
-
-
-def _pack_quota(quota: UserQuota) -> dict[str, str]:
-    """The fields of a quota that is not the server's default, with what scripts need of it."""
-    shown = quota.to_json()
-    packed = {"quota": json.dumps(shown)} if shown else {}
-    if quota.storage_quota_mb is not None:
-        limit = quota.storage_limit(None)
-        packed["limit"] = str(-1 if limit is None else limit)
-    if quota.allowed_write_paths is not None:
-        packed["paths"] = "\n".join(quota.allowed_write_paths)
-    return packed
-
-
-def _unpack_quota(packed: bytes | None) -> UserQuota:
-    return UserQuota() if packed is None else UserQuota.from_json(json.loads(packed))
-
-
-def _unpack_token(text: str, facts: list[bytes | None]) -> SignupToken:
-    created, quota, used, by = facts
-    return SignupToken(
-        text,
-        int(created or 0),
-        _unpack_quota(quota),
-        None if used is None else int(used),
-        None if by is None else by.decode(),
-    )

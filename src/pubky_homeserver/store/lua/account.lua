@@ -1,8 +1,8 @@
 -- What a write asks of the account and of the path before it may happen. Read only.
 
--- A whole number as text: tostring and .. make 1.7640000001235e+15 of an event id.
+-- A whole number as text: tostring and .. make 1.7640000001235e+15 of an event id, and -0 is no number to Redis.
 local function whole(number)
-  return string.format('%.0f', number)
+  return string.format('%.0f', number + 0)
 end
 
 -- The account at `key` with one of its logs ('pub' or 'priv'), or nil.

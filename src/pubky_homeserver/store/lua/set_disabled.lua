@@ -7,6 +7,6 @@ end
 if ARGV[1] == '1' then
   redis.call('HINCRBY', KEYS[2], 'disabled', redis.call('HSETNX', KEYS[1], 'disabled', 1))
 else
-  redis.call('HINCRBY', KEYS[2], 'disabled', -redis.call('HDEL', KEYS[1], 'disabled'))
+  redis.call('HINCRBY', KEYS[2], 'disabled', 0 - redis.call('HDEL', KEYS[1], 'disabled'))  -- not -0, which is no number to Redis
 end
 return nil

@@ -1,0 +1,48 @@
+"""The stores that every contract holds for: the one in memory, and one on each redis-server of this machine."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from pubky_homeserver.store.memory import MemoryStore
+from pubky_homeserver.store.redis import RedisStore
+from tests.contract.store import Store
+from tests.store.server import PROGRAMS, RedisServer
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RedisServer]]:
+    """A durable server for each program, all running."""
+    running = {}
+    for program in PROGRAMS:
+        running[program] = RedisServer(Path(tmp_path_factory.mktemp("redis")), program=program)
+        running[program].start()
+    yield running
+    for server in running.values():
+        server.kill()
+
+
+async def empty_store(server: RedisServer) -> RedisStore:
+    """A started store on a server that has nothing else."""
+    store = RedisStore(server.address, reactor)
+    await store._connection.start(10)
+    server.ask("FLUSHALL")
+    await store.stop()
+    store = RedisStore(server.address, reactor)
+    await store.start()
+    return store
+
+
+@pytest_twisted.async_yield_fixture(params=["memory", *PROGRAMS])
+async def store(request: Any, servers: dict[str, RedisServer]) -> AsyncIterator[Store]:
+    """An empty store."""
+    if request.param == "memory":
+        yield MemoryStore(reactor)
+    else:
+        redis = await empty_store(servers[request.param])
+        yield redis
+        await redis.stop()
