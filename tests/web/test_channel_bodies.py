@@ -68,6 +68,35 @@ async def test_no_continue_for_a_client_that_did_not_wait(serve: Serve) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_no_continue_once_the_body_has_begun(serve: Serve) -> None:
+    """A client that gave up waiting and sends is not told to continue any more."""
+    client = await serve(count).client(b"PUT / HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhe")
+    await turns()
+    client.send(b"llo")
+    assert (await client.answer()).code == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_continue_within_an_answer(serve: Serve) -> None:
+    """When the answer has begun, `100 Continue` would be read as a part of it."""
+    started = Gate()
+
+    async def answer(request: Request) -> None:
+        request.stream(2)
+        started.open()
+        await request.read(5)
+        await request.write(b"ok")
+        request.finish()
+
+    client = await serve(answer).client(b"PUT / HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    await started.passed()
+    await turns()
+    client.send(b"hello")
+    answered = await client.answer()
+    assert (answered.body, answered[b"connection"]) == (b"ok", b"close")
+
+
+@pytest_twisted.ensureDeferred
 async def test_refusal_instead_of_continue(serve: Serve) -> None:
     """A refused upload is never asked for, and since nobody knows whether it comes, the connection ends."""
     client = await serve(refuse).client(b"PUT / HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
@@ -84,6 +113,46 @@ async def test_small_unwanted_body_is_dropped(serve: Serve) -> None:
     assert (answer.code, answer[b"connection"]) == (401, None)
     client.send(bytes(29997) + b"GET / HTTP/1.1\r\n\r\n")
     assert (await client.answer()).code == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_rest_of_a_body_for_which_reading_had_stopped(serve: Serve) -> None:
+    """When the handler answers without having read, what it left goes, and reading goes on for the next request."""
+    gate = Gate()
+
+    async def late_refusal(request: Request) -> None:
+        await gate.passed()
+        await refuse(request)
+
+    served = serve(late_refusal)
+    length = served.limits.body_high_water + (66 << 10)
+    client = await served.client(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length + bytes(length - 3))
+    await until(lambda: served.factory.open_connections)
+    (channel,) = served.factory._channels
+    await until(lambda: channel._paused)
+    client.send(b"abc" + b"GET / HTTP/1.1\r\n\r\n")
+    gate.open()
+    answer = await client.answer()
+    assert (answer.code, answer[b"connection"]) == (401, None)
+    assert (await client.answer()).code == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_bodies_of_requests_that_wait(serve: Serve) -> None:
+    """Bodies that are pipelined behind a slow request do not come into memory before their turn."""
+    gate = Gate()
+
+    async def later(request: Request) -> None:
+        await gate.passed()
+        await count(request)
+
+    served = serve(later)
+    client = await served.client(b"PUT / HTTP/1.1\r\nContent-Length: 200000\r\n\r\n%b" % bytes(200_000) * 50)
+    await turns(300)
+    (channel,) = served.factory._channels
+    assert len(channel._inbound.queue) <= 2
+    gate.open()
+    assert [(await client.answer()).body for _ in range(50)] == [b"200000"] * 50
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 52428800", b"Transfer-Encoding: chunked"])
@@ -282,6 +351,8 @@ async def test_broken_body(serve: Serve, cut: str) -> None:
         else:
             client.send(b"no number\r\n")
         await until(lambda: ends)
+        if cut == "half-close":
+            assert served.clock.getDelayedCalls() == [served.factory._ticking]  # it cannot send more: no lingering
         if cut != "vanish":
             answer = await client.answer()
             assert (answer.code, answer.body, answer[b"connection"]) == (400, b"Stream broken", b"close")
@@ -400,6 +471,7 @@ async def test_answer_before_the_body_and_reading_on(serve: Serve) -> None:
 async def test_two_writers_of_one_answer(serve: Serve) -> None:
     """A stream that two coroutines write to waits for both of them when the client is slow."""
     ends: list[int] = []
+    pending: list[int] = []
 
     async def answer(request: Request) -> None:
         request.stream()
@@ -407,6 +479,7 @@ async def test_two_writers_of_one_answer(serve: Serve) -> None:
         async def fill(number: int) -> None:
             for _ in range(40):
                 await request.write(bytes([number]) * (256 << 10))
+                pending.append(request.pending)
             ends.append(number)
 
         first, second = Deferred.fromCoroutine(fill(1)), Deferred.fromCoroutine(fill(2))
@@ -422,6 +495,7 @@ async def test_two_writers_of_one_answer(serve: Serve) -> None:
     body = (await client.answer()).body
     assert (body.count(b"\1"), body.count(b"\2")) == (40 << 18, 40 << 18)
     assert sorted(ends) == [1, 2]
+    assert max(pending) <= 330 << 10
 
 
 @pytest_twisted.ensureDeferred

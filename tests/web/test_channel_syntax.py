@@ -207,8 +207,9 @@ async def test_pipeline_has_an_end(serve: Serve) -> None:
     assert await client.until_closed() == b""
 
 
+@pytest.mark.parametrize("half_closed", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_refusal_waits_for_its_turn(serve: Serve) -> None:
+async def test_refusal_waits_for_its_turn(serve: Serve, half_closed: bool) -> None:
     """While a request is served, what is wrong with the bytes after it is not yet said, nor is anything more read."""
     gate = Gate()
 
@@ -220,12 +221,16 @@ async def test_refusal_waits_for_its_turn(serve: Serve) -> None:
     client = await served.client(GET + b"\r\nBREW / HTTP/1.1\r\n\r\n")
     await until(lambda: served.factory.requests == 1)
     client.send(GET + b"\r\n")
+    if half_closed:
+        client.half_close()
     await turns()
     assert client.received == b""
     gate.open()
     assert (await client.answer()).body == b"served"
     assert (await client.answer()).code == 405
     assert await client.until_closed() == b""
+    if half_closed:  # then nobody needs to be waited for
+        await until(lambda: served.factory.open_connections == 0)
 
 
 class Unconnected:

@@ -298,6 +298,25 @@ async def test_drain(serve: Serve) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_drain_closes_after_an_answer_that_had_begun(serve: Serve) -> None:
+    """An answer whose head promised to go on is finished, and then the connection ends nevertheless."""
+    gate = Gate()
+
+    async def answer(request: Request) -> None:
+        request.stream()
+        await gate.passed()
+        request.finish()
+
+    served = serve(answer)
+    client = await served.client(GET)
+    await client.head()
+    drained = Deferred.fromCoroutine(served.factory.drain(10))
+    gate.open()
+    assert await client.until_closed() == b"0\r\n\r\n"
+    await drained
+
+
+@pytest_twisted.ensureDeferred
 async def test_drain_cuts_what_does_not_end(serve: Serve) -> None:
     """What still runs after the time is cancelled and its connection cut."""
     ends: list[str] = []

@@ -83,7 +83,7 @@ class Body:
 
     async def __anext__(self) -> bytes:
         """All bytes that are there, after waiting for the first. Raises `BodyBroken`."""
-        while not self._chunks or self.broken:
+        while not self._chunks:
             if self.broken:
                 raise BodyBroken
             if self.complete:

@@ -83,8 +83,7 @@ class Channel(Protocol):
         self._lost = False
         self._lingering: IDelayedCall | None = None
         self._moved_at = 0.0  # when it fell idle, a head began, or a byte was last seen to move
-        self._taken = 0  # bytes of the answers that the client had taken at the last look
-        self._waited = False  # whether others waited then
+        self._taken = -1  # bytes of the answers that the client had taken at the last look; -1: none waited then
 
     # The transport.
 
@@ -104,7 +103,7 @@ class Channel(Protocol):
         inbound = self._inbound
         was_in_head = inbound.in_head
         inbound.feed(data)
-        if (inbound.in_head and not was_in_head) or self._request is not None:
+        if inbound.in_head and not was_in_head:
             self._moved_at = self._site.now
         self._wake_reader()
         self._advance()
@@ -126,8 +125,7 @@ class Channel(Protocol):
         """Tell the handler: its waits fail, then it is cancelled unless its answer is complete."""
         self._lost = self._closing = True
         self._site.closed(self)
-        if self._lingering is not None and self._lingering.active():
-            self._lingering.cancel()
+        self._linger_no_more()
         self._inbound.forget()
         request = self._request
         if request is not None:
@@ -151,6 +149,8 @@ class Channel(Protocol):
 
     def flow(self) -> None:
         """Read on or stop reading."""
+        if self._closing and self._lingering is None:
+            return
         inbound = self._inbound
         incoming = inbound.incoming
         body = None if incoming is None else incoming.body_if_any
@@ -159,7 +159,7 @@ class Channel(Protocol):
             or (body is not None and body.held > self._limits.body_high_water)
             or inbound.dropped > LINGER_BYTES
         )
-        if full is not self._paused and not self._lost:
+        if full is not self._paused:
             self._paused = full
             if full:
                 self.transport.pauseProducing()
@@ -283,7 +283,7 @@ class Channel(Protocol):
         body = request.body_if_any
         if body is None or body.complete:
             return True
-        if body.broken or body.withheld or request.content_length is None:
+        if body.withheld or request.content_length is None:
             return False
         return request.content_length - body.received <= SMALL_REST
 
@@ -297,17 +297,16 @@ class Channel(Protocol):
     def look(self, now: float) -> None:
         """See whether a time-out has passed."""
         pending = self.pending
-        taken = self.wire.written - (self.wire.unacknowledged if pending else 0)
-        if taken != self._taken or (pending and not self._waited):
-            self._moved_at = now
-        self._taken, self._waited = taken, bool(pending)
+        taken = self.wire.written - self.wire.unacknowledged if pending else -1
+        if taken != self._taken:
+            self._taken, self._moved_at = taken, now
         quiet = now - self._moved_at
         request = self._request
         body = None if request is None else request.body_if_any
-        if pending or (body is not None and body.awaited):
+        if pending or self._closing or (body is not None and body.awaited):
             if quiet >= self._limits.stall_timeout:
                 self.abort()
-        elif request is not None or self._inbound.queue or self._closing:
+        elif request is not None or self._inbound.queue:
             return
         elif self._inbound.in_head:
             if quiet >= self._limits.head_timeout:
@@ -348,11 +347,20 @@ class Channel(Protocol):
     def _close(self) -> None:
         """Close when the answers are written."""
         self._closing = True
+        self._linger_no_more()
+        self._moved_at = self._site.now
         self.transport.unregisterProducer()
+        if self._paused:  # TLS waits for the client's goodbye, which may stand behind other bytes
+            self.transport.resumeProducing()
         self.transport.loseConnection()
 
+    def _linger_no_more(self) -> None:
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
+        self._lingering = None
 
-@define(eq=False, slots=False)
+
+@define(eq=False, repr=False, slots=False)
 class HTTPFactory(Factory):
     """Builds the channels of one or more listening sockets, and knows them all.
 

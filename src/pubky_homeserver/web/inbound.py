@@ -92,9 +92,8 @@ class Inbound:
                 self._frame(len(data), incoming)
         except HttpParserError as error:
             self.dropped += len(data)
-            if not self.deaf:  # else it was the last request, and that more followed is no matter
-                fresh = not (in_head or incoming or self.queue)
-                self.refuse(self._status_of(error, data if fresh else None))
+            fresh = not (in_head or incoming or self.queue)
+            self.refuse(self._status_of(error, data if fresh else None))
 
     def refuse(self, status: int) -> None:
         """Parse no more. Queue this status, or if a body is incomplete break that instead."""
@@ -121,6 +120,7 @@ class Inbound:
         self.end()
         self.queue.clear()
         self._parser = None  # it refers to this object
+        del self._connection  # and this to the channel, which refers to it
 
     # What the parser calls.
 
@@ -181,8 +181,6 @@ class Inbound:
         if body is not None:
             body.complete = True
             self._forget_head()  # the trailers
-        if not request.keep_alive:
-            self.deaf = True
 
     # Beyond the parser.
 
@@ -194,9 +192,6 @@ class Inbound:
             except HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
                 self._stay()
-                if self.deaf:
-                    self.dropped += len(data)
-                    return
 
     def _stay(self) -> None:
         """Ignore an `Upgrade`: llhttp has skipped the request's body, so a fresh parser is told its framing alone."""
@@ -206,13 +201,11 @@ class Inbound:
         body = request.body_if_any
         if body is None:
             return
-        body.complete = self.deaf = False
+        body.complete = False
         self._replayed = request
         length = request.content_length
         framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
-        connection = b"keep-alive" if request.keep_alive else b"close"
-        version = b"1.0" if request.http10 else b"1.1"
-        self._parser.feed_data(b"POST / HTTP/%b\r\nConnection: %b\r\n%b\r\n\r\n" % (version, connection, framing))
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
 
     def _gather(self, length: int) -> None:
         """Bound a head that does not end, of which the callbacks may have seen nothing."""
