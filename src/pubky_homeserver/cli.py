@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import wraps
@@ -27,10 +28,15 @@ from treq.client import HTTPClient
 from twisted.internet.task import react
 from twisted.web.client import Agent, HTTPConnectionPool
 
+from pkarr.keys import InvalidSecretKey, Keypair
 from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, Socket, load
-from pubky_homeserver.core.errors import UnprocessableRequest
+from pubky_homeserver.core.capabilities import parse_capabilities
+from pubky_homeserver.core.errors import CannotStart, InvalidCapability, UnprocessableRequest
 from pubky_homeserver.core.quotas import MalformedQuota, UserQuota
 from pubky_homeserver.core.records import TokenState
+from pubky_homeserver.core.tokens import sign_auth_token
+from pubky_homeserver.directory import read_small
+from pubky_homeserver.durable import write_whole
 from pubky_homeserver.remote import PAGE, CommandFailed, Node
 
 MAX_PASSWORD = 4096
@@ -363,3 +369,32 @@ def invite_list(place: Place, as_json: bool, state: str, limit: int) -> None:
             click.echo(f"There are more than these {limit}: ask with a larger --limit.", err=True)
 
     run(work)
+
+
+@main.command(
+    "auth-token",
+    epilog=examples(
+        "homeserver auth-token alice.key | curl --data-binary @- -c alice.jar http://localhost:6286/signup",
+        "homeserver auth-token alice.key --pubky",
+    ),
+)
+@click.argument("keyfile", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--capabilities", default="/:rw", show_default=True, help="What the session may do.")
+@click.option("--pubky", is_flag=True, help="Print the public key instead.")
+def auth_token(keyfile: Path, capabilities: str, pubky: bool) -> None:
+    """Sign in with curl: write a sign-in token, 120 bytes or so, to stdout. It works once, for three minutes.
+
+    KEYFILE holds a user's secret key, 64 hex digits; it is made if it is missing. For trying things out: people's keys
+    belong into their wallet.
+    """
+    try:
+        if not keyfile.exists():
+            write_whole(keyfile, Keypair.random().to_file_text().encode())
+        keypair = Keypair.from_file_text(read_small(keyfile) or "")
+        parse_capabilities(capabilities)
+    except (OSError, CannotStart, InvalidSecretKey, InvalidCapability) as error:
+        raise click.ClickException(f"{keyfile}: {error}") from None
+    if pubky:
+        click.echo(keypair.public_key.z32)
+    else:
+        click.echo(sign_auth_token(keypair, capabilities, int(time.time() * 1_000_000)), nl=False)
