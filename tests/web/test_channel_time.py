@@ -256,16 +256,6 @@ async def test_connections_per_address() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_address_of_the_client_without_a_cap_is_closed_at_once(serve: Serve) -> None:
-    """A connection above the cap is closed without a byte."""
-    served = serve(fine, Limits(connections_per_address=0))
-    served.factory._is_exempt = lambda address: False  # type: ignore[method-assign]  # loopback is what tests have
-    client = await served.client(GET)
-    assert await client.until_closed() == b""
-    assert served.factory.connections == 0
-
-
-@pytest_twisted.ensureDeferred
 async def test_drain(serve: Serve) -> None:
     """A server that stops closes idle connections, finishes what runs, says so, and takes nothing new."""
     gate = Gate()

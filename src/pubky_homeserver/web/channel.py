@@ -13,11 +13,9 @@ its first step is made by hand, so an answer that waits for nothing costs no `De
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
 from http import HTTPStatus
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, ClassVar
 
 from attrs import define, field, frozen
@@ -35,6 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pubky_homeserver.web.crowd import Crowd, Network, ip_of
 from pubky_homeserver.web.inbound import HeadLimits, Inbound
 from pubky_homeserver.web.request import BodyBroken, ClientGone, Request, refusal
 from pubky_homeserver.web.wire import Wire
@@ -55,7 +54,7 @@ class Limits(HeadLimits):
     stall_timeout: float = 60.0  # without one byte of a body or an answer moving
     connections_per_address: int = 512
     body_high_water: int = 256 << 10  # unread bytes of a body above which reading stops
-    exempt: tuple[IPv4Network | IPv6Network, ...] = ()  # besides loopback: networks that the cap spares (proxies)
+    exempt: tuple[Network, ...] = ()  # besides loopback: networks that the cap spares (proxies)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -380,9 +379,12 @@ class HTTPFactory(Factory):
     connections: int = field(init=False, default=0)  # accepted since the start
     requests: int = field(init=False, default=0)  # begun since the start
     _channels: set[Channel] = field(init=False, factory=set)
-    _crowds: Counter[str] = field(init=False, factory=Counter)  # IP address to its open connections
+    _crowd: Crowd = field(init=False)
     _ticking: IDelayedCall | None = field(init=False, default=None)
     _drained: list[Deferred[None]] = field(init=False, factory=list)  # who waits for the last channel to close
+
+    def __attrs_post_init__(self) -> None:
+        self._crowd = Crowd(self.limits.connections_per_address, self.limits.exempt)
 
     @property
     def open_connections(self) -> int:
@@ -391,9 +393,8 @@ class HTTPFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:
         """A channel for the client at this address; None, which closes, when it has too many."""
-        address = _ip_of(addr)
-        full = self._crowds[address] >= self.limits.connections_per_address
-        if self.draining or (full and not self._is_exempt(address)):
+        address = ip_of(addr)
+        if self.draining or self._crowd.is_full_for(address):
             return None
         return Channel(self, address)
 
@@ -406,7 +407,7 @@ class HTTPFactory(Factory):
         """Count a new connection; returns the time."""
         self.connections += 1
         self._channels.add(channel)
-        self._crowds[channel.client_address] += 1
+        self._crowd.enter(channel.client_address)
         if self._ticking is None:
             self._ticking = self.clock.callLater(TICK, self._tick)
             self._read_clock()
@@ -415,9 +416,7 @@ class HTTPFactory(Factory):
     def closed(self, channel: Channel) -> None:
         """Forget a connection."""
         self._channels.discard(channel)
-        self._crowds[channel.client_address] -= 1
-        if not self._crowds[channel.client_address]:
-            del self._crowds[channel.client_address]
+        self._crowd.leave(channel.client_address)
         if not self._channels:
             waiting, self._drained = self._drained, []
             for drained in waiting:
@@ -456,19 +455,3 @@ class HTTPFactory(Factory):
     def _read_clock(self) -> None:
         self.now = self.clock.seconds()
         self.date_line = b"Date: %b\r\n" % formatdate(self.now, usegmt=True).encode()
-
-    def _is_exempt(self, address: str) -> bool:
-        if not address:
-            return True  # a unix socket
-        ip = ip_address(address)
-        return ip.is_loopback or any(ip in network for network in self.limits.exempt)
-
-
-def _ip_of(address: IAddress | None) -> str:
-    """The IP address as text, an IPv4 one in its own form; empty for what is no IP address."""
-    host = str(getattr(address, "host", ""))
-    if ":" in host:
-        mapped = IPv6Address(host).ipv4_mapped
-        if mapped is not None:
-            return str(mapped)
-    return host
