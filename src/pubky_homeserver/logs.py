@@ -1,8 +1,11 @@
 """Where the log goes, and from which level on."""
 
+import signal
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -10,14 +13,34 @@ from twisted.logger import (
     LogLevelFilterPredicate,
     textFileLogObserver,
 )
-from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 
+from pubky_homeserver.core.errors import CannotStart
 
-def log_to(application: Any, file: str | None, level: str) -> None:
-    """Make an application that `twistd` starts log from a level on, to a file or to stdout (None, `-`)."""
-    if not isinstance(application, Componentized):
-        return
-    stream = sys.stdout if file in (None, "", "-") else LogFile.fromFullPath(file)
+DAEMON_LOG = "twistd.log"
+"""Where twistd writes the log of a daemon that was not told otherwise: in the working directory."""
+
+
+def observe(twistd: Mapping[str, Any], level: str, reactor: IReactorFromThreads) -> ILogObserver | None:
+    """What writes the log from a level on, where the options of `twistd` say. Raises `CannotStart`.
+
+    None if twistd has to see to it itself: what goes to syslog or to an observer of the operator's has every level.
+    """
+    is_daemon = not twistd["nodaemon"]
+    file = twistd["logfile"] or (DAEMON_LOG if is_daemon else "-")
+    if twistd["syslog"] or twistd["logger"] or (file == "-" and is_daemon):
+        return None
+    stream = sys.stdout if file == "-" else _open(file, reactor)
     threshold = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(level))
-    application.setComponent(ILogObserver, FilteringLogObserver(textFileLogObserver(stream), [threshold]))
+    return FilteringLogObserver(textFileLogObserver(stream), [threshold])
+
+
+def _open(file: str, reactor: IReactorFromThreads) -> LogFile:
+    """A log file, which SIGUSR1 rotates as twistd promises."""
+    try:
+        log = LogFile.fromFullPath(file)
+    except (OSError, AssertionError) as error:  # the latter if there is no such folder
+        reason = getattr(error, "strerror", None) or "no such folder"
+        raise CannotStart(f"The log {file} cannot be written: {reason}") from None
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: reactor.callFromThread(log.rotate))
+    return log

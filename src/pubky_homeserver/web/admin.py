@@ -22,7 +22,7 @@ from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.json_bodies import misfit, read_json
 from pubky_homeserver.web.queries import DEFAULT_LIMIT, MAX_LIMIT, pairs_of
 from pubky_homeserver.web.request import Request
-from pubky_homeserver.web.site import Route, route
+from pubky_homeserver.web.routes import Route, route
 from pubky_homeserver.web.texts import PLAIN, iso_time, json_body
 
 

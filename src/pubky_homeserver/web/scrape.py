@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.web.answers import answer_with, refuse_method
 from pubky_homeserver.web.request import Request
-from pubky_homeserver.web.site import Route, route
+from pubky_homeserver.web.routes import Route, route
 from pubky_homeserver.web.texts import PLAIN
 
 

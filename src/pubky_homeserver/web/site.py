@@ -5,9 +5,7 @@ it is about (a malformed `/storage…` is refused there), the route, who is aski
 not asked: it redirects, adds methods and has its own error pages; the table here names Klein's endpoints.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from attrs import define, field, frozen
 from klein import Klein
@@ -28,6 +26,7 @@ from pubky_homeserver.web.files import Files
 from pubky_homeserver.web.limits import RequestLimit
 from pubky_homeserver.web.queries import pairs_of
 from pubky_homeserver.web.request import Request
+from pubky_homeserver.web.routes import Route, route
 from pubky_homeserver.web.target import Target, addressed, key_in, relative, tenant_of
 from pubky_homeserver.web.texts import PLAIN, json_body
 
@@ -39,8 +38,6 @@ SIGNUP_TOKEN_REQUESTS = 10
 
 EXPOSED = b"retry-after,lock-token,timeout"
 """Fields of an answer that a script in a browser may read."""
-
-Handler = Callable[..., Awaitable[bytes | None]]
 
 
 @frozen
@@ -60,31 +57,6 @@ class Home:
         """Say what this homeserver can do, by names that clients know."""
         request.setHeader(b"Cache-Control", b"no-store")
         return json_body(request, {"features": list(FEATURES)})
-
-
-@frozen
-class Route:
-    """The methods of one path."""
-
-    methods: dict[bytes, Handler]
-    allow: bytes
-    """What a 405 says."""
-    options: bytes
-    """What `OPTIONS` says: there every GET has its HEAD."""
-    private: bool = False
-    """Whether every answer, refusals included, depends on who asks."""
-
-
-def route(app: Klein, endpoints: Mapping[str, str], private: bool = False, separator: bytes = b",") -> Route:
-    """A route to endpoints of a bound Klein app, by method."""
-    methods = {
-        method.encode("ascii"): cast(Handler, partial(app.execute_endpoint, endpoint))
-        for method, endpoint in endpoints.items()
-    }
-    options = [method for method in methods if method != b"HEAD"]
-    if b"GET" in methods:
-        options.insert(options.index(b"GET") + 1, b"HEAD")
-    return Route(methods, separator.join(methods), b",".join(options), private)
 
 
 @define(eq=False)
