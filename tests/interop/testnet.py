@@ -11,12 +11,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import URLError
 
 import pytest
 from attrs import define
 
-PORTS = {"homeserver": 6286, "admin": 6288, "pkarr relay": 15411, "http relay": 15412}
+PORTS = {"homeserver": 6286, "admin port": 6288, "pkarr relay": 15411, "http relay": 15412}
+RECORD = "8pinxxgqs41n4aididenw5apqp1urfmzdztr8jt4abrkdn435ewo"  # at the pkarr relay, where clients look first
 START = 30.0  # seconds; a node needs one or two, a busy machine more
 STOP = 20.0  # seconds; running requests may take 10 of them
 
@@ -54,6 +55,7 @@ def running_testnet() -> Iterator[Testnet]:
             _stop(testnet)
         assert testnet.process.returncode == 0, f"Stopped with {testnet.process.returncode}:\n{testnet.news()}"
         assert list(temporary.iterdir()) == [], "the test network forgets everything"
+        assert b"Traceback" not in testnet.output.read_bytes(), testnet.output.read_text()
 
 
 def _start(folder: Path, temporary: Path) -> Testnet:
@@ -71,7 +73,7 @@ def _start(folder: Path, temporary: Path) -> Testnet:
 def _wait_until_it_answers(testnet: Testnet) -> None:
     end = time.monotonic() + START
     for name, port in PORTS.items():
-        while not _answers(port):
+        while not _answers(f"http://localhost:{port}/{RECORD if name == 'pkarr relay' else ''}"):
             try:
                 code = testnet.process.wait(0.05)
             except subprocess.TimeoutExpired:
@@ -101,12 +103,10 @@ def _listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _answers(port: int) -> bool:
-    """Whether an HTTP server answers there, whatever it says."""
+def _answers(url: str) -> bool:
+    """Whether there is something at an address."""
     try:
-        with urllib.request.urlopen(f"http://localhost:{port}/", timeout=START):
+        with urllib.request.urlopen(url, timeout=START):
             return True
-    except HTTPError:
-        return True
     except (URLError, ConnectionError):
         return False

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { AuthFlowKind, Keypair } from "@synonymdev/pubky";
-import { HOMESERVER, HTTP_RELAY, answered, homeserver, newUser, pubky } from "./network.mjs";
+import { HOMESERVER, HTTP_RELAY, answered, homeserver, newInvite, newUser, pubky } from "./network.mjs";
 import { SecondClient } from "./second_client.mjs";
 
 const wallet = new SecondClient();
@@ -17,6 +17,22 @@ test("sign-up gives a session with all rights, and the client publishes where th
   assert.equal(home.z32(), HOMESERVER);
 });
 
+test("a key that never signed up has no homeserver", async () => {
+  assert.equal(await pubky.getHomeserverOf(Keypair.random().publicKey), undefined);
+});
+
+test("a fresh record stays until its owner forces another", async () => {
+  const user = await newUser();
+  const elsewhere = () => Keypair.fromSecret(new Uint8Array(32).fill(7)).publicKey;
+  const home = async () => (await pubky.getHomeserverOf(user.keypair.publicKey)).z32();
+  await user.signer.pkdns.publishHomeserverIfStale(elsewhere());
+  assert.equal(await home(), HOMESERVER);
+  await user.signer.pkdns.publishHomeserverForce(elsewhere());
+  assert.equal(await home(), elsewhere().z32());
+  await user.signer.pkdns.publishHomeserverForce(homeserver());
+  assert.equal(await wallet.do("home", user.z32), HOMESERVER);
+});
+
 test("a key signs up once", async () => {
   const user = await newUser();
   await assert.rejects(user.signer.signup(homeserver()), answered(409, "User already exists"));
@@ -27,7 +43,7 @@ test("an open homeserver ignores a well-formed invite and refuses a malformed on
     pubky.signer(Keypair.random()).signup(homeserver(), "not-an-invite"),
     answered(400, "Invalid signup token format"),
   );
-  const session = await pubky.signer(Keypair.random()).signup(homeserver(), "JZY0-0M1F-8ETP");
+  const session = await pubky.signer(Keypair.random()).signup(homeserver(), await newInvite());
   assert.deepEqual(session.info.capabilities, ["/:rw"]);
 });
 
@@ -73,6 +89,30 @@ test("sign-out ends this session and no other", async () => {
   await assert.rejects(pubky.restoreSession(exported), answered(401, "No authenticated session found"));
   await wallet.do("put", "/pub/a.txt", "still signed in");
   assert.equal(await pubky.publicStorage.getText(user.at("/pub/a.txt")), "still signed in");
+});
+
+test("sign-out takes the cookie back, and may be repeated", async () => {
+  const user = await newUser();
+  const cookies = async () => (await fetch.cookieJar.getCookies("http://localhost:6286/")).map(({ key }) => key);
+  assert.ok((await cookies()).includes(user.z32));
+  await user.session.signout();
+  assert.ok(!(await cookies()).includes(user.z32));
+  await user.session.signout();
+  assert.equal(user.session.info.publicKey.z32(), user.z32);
+});
+
+test("several users share a client, each with a session of their own", async () => {
+  const [one, two] = [await newUser(), await newUser()];
+  const path = "/pub/app.example/owner.txt";
+  await one.storage.putText(path, "one");
+  await two.storage.putText(path, "two");
+  assert.equal(await pubky.publicStorage.getText(one.at(path)), "one");
+  assert.equal(await pubky.publicStorage.getText(two.at(path)), "two");
+  await two.session.signout();
+  await assert.rejects(two.storage.putText(path, "late"), answered(401));
+  await one.storage.putText(path, "one again");
+  assert.equal(await pubky.publicStorage.getText(one.at(path)), "one again");
+  assert.equal(await pubky.publicStorage.getText(two.at(path)), "two");
 });
 
 test("a wallet lets an app in through the relay, with the rights that the app asked for and no more", async () => {

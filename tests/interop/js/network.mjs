@@ -30,6 +30,13 @@ export async function newUser() {
   };
 }
 
+/** A signup token from the operator of the test network, whose password everybody knows. */
+export async function newInvite() {
+  const response = await fetch("http://localhost:6288/generate_signup_token", { headers: { "x-admin-password": "admin" } });
+  assert.equal(response.status, 200);
+  return response.text();
+}
+
 /** For `assert.rejects`: the homeserver's answer had this status, and its text if one is given. */
 export function answered(status, text = "") {
   return (error) => {

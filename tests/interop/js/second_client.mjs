@@ -20,7 +20,7 @@ export class SecondClient {
 }
 
 async function serve() {
-  const { Keypair } = await import("@synonymdev/pubky");
+  const { Keypair, PublicKey } = await import("@synonymdev/pubky");
   const { homeserver, pubky } = await import("./network.mjs");
   const signer = (secret) => pubky.signer(Keypair.fromSecret(secret));
   let session;
@@ -34,6 +34,7 @@ async function serve() {
       return { user: session.info.publicKey.z32(), capabilities: session.info.capabilities };
     },
     signOut: () => session.signout(),
+    home: async (user) => (await pubky.getHomeserverOf(PublicKey.from(user))).z32(),
     approve: (secret, link) => signer(secret).approveAuthRequest(link),
     put: (path, text) => session.storage.putText(path, text),
     get: (path) => session.storage.getText(path),

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { after, test } from "node:test";
 import { Keypair } from "@synonymdev/pubky";
-import { answered, newUser, pubky } from "./network.mjs";
+import { HOMESERVER, answered, newUser, pubky } from "./network.mjs";
 import { SecondClient } from "./second_client.mjs";
 
 const MEGABYTE = 1024 * 1024;
@@ -174,7 +174,14 @@ test("a listing has every file below a folder in the order of bytes, in pages, b
   assert.deepEqual(await list(all.at(-2), false, 3), all.slice(-1));
   assert.deepEqual(await list(null, false, null, true), shown(["Z", "a", "b.txt", "b/", "d", "é"]));
   assert.deepEqual(await list(null, true, 2, true), shown(["é", "d"]));
+  assert.deepEqual(await list(all[2], false, 2, true), shown(["b/", "d"]));
   assert.deepEqual((await stranger.do("list", user.at("/pub/app.example/"))).map(decodeURI), all);
+});
+
+test("a cursor is a whole address: the official homeserver refuses the last part of one as well", async () => {
+  const { storage } = await newUser();
+  await storage.putText("/pub/app.example/a.txt", "a");
+  await assert.rejects(storage.list("/pub/app.example/", "a.txt"), answered(400, "Invalid cursor"));
 });
 
 test("a folder exists as long as something is in it", async () => {
@@ -239,6 +246,12 @@ test("a reader that has the newest copy is told so without the bytes", async () 
   const changed = await ask();
   assert.equal(changed.status, 200);
   assert.equal(await changed.text(), "two");
+});
+
+test("the homeserver answers under its own key", async () => {
+  const response = await pubky.client.fetch(`https://${HOMESERVER}/`);
+  assert.equal(response.status, 200);
+  assert.equal(await response.text(), "Pubky Homeserver");
 });
 
 test("part of a file can be asked for", async () => {
