@@ -1,8 +1,10 @@
 """What the contract tests talk about: a store, and records in few words."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from blake3 import blake3
+from twisted.internet.defer import Deferred, gatherResults
 
 from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.quotas import UserQuota
@@ -41,3 +43,9 @@ async def sign_up(store: Store, pubky: str, **quota: Any) -> None:
 async def put(store: Store, pubky: str, path: str, body: bytes = b"hello", **other: Any) -> Event:
     """Keep a small file."""
     return await store.put(pubky, entry(path, body, **other), None, announced=True)
+
+
+async def put_all(store: Store, writes: Iterable[tuple[str, str, bytes]]) -> list[Event]:
+    """Keep small files (account, path, body), in this order and without waiting in between."""
+    started = [Deferred.fromCoroutine(put(store, *write)) for write in writes]
+    return await gatherResults(started)

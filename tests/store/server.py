@@ -13,7 +13,9 @@ from attrs import define, field
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.program import find_programs
 
-PROGRAMS = find_programs(os.environ["PATH"].split(os.pathsep))
+PROGRAMS = list(
+    {os.path.realpath(program): program for program in find_programs(os.environ["PATH"].split(os.pathsep))}.values()
+)
 """Every redis-server of this machine: often two versions, and the contract holds for each."""
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")

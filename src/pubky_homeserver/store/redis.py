@@ -374,8 +374,10 @@ class RedisStore:
         found: list[Event] = []
         while keys and len(found) < limit:
             step = min(limit - len(found), STEP)
-            if found or after is not None:
-                start = f"({found[-1].id if found else after}-0"
+            if found:
+                after = found[-1].id
+            if after is not None:
+                start = f"({max(after, 1)}-0" if reverse else f"({after}-0"  # Redis takes no bound below its first id
             events = [
                 unpack_event(int(event_id[:-2]), pubky, fields[1])
                 for log in await self._redis.run("account_events", keys, (command, start, stop, step))
