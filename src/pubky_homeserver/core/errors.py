@@ -32,6 +32,10 @@ class InvalidAuthToken(Refused):
     """A sign-in token that does not parse, is out of its time, is not signed by its key, or was seen before."""
 
 
+class MalformedGrant(Refused):
+    """A grant that cannot be read, or is not what it says; the text tells which rule it breaks."""
+
+
 class InvalidSignupToken(Refused):
     """A signup token that does not have the form `XXXX-XXXX-XXXX`."""
 
@@ -87,6 +91,10 @@ class Unauthorized(Refused):
     """Somebody is signed in, but not in the way that the route needs."""
 
     text = "Unauthorized"
+
+
+class GrantRefused(Refused):
+    """A grant or a proof of possession that lets nobody in: its signature, its time, its server, or it is revoked."""
 
 
 class Forbidden(Refused):
