@@ -14,7 +14,7 @@ import pytest
 import pytest_twisted
 from attrs import define, field
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 
 from pubky_homeserver.blobs import PIECE, FileBlobs
@@ -31,6 +31,7 @@ class SlowThreads:
     """The reactor's threads, whose work waits at a gate."""
 
     gate: threading.Event = field(factory=threading.Event)
+    calls: int = 0
 
     def getThreadPool(self) -> Any:
         """The pool itself, which is asked for the work."""
@@ -38,6 +39,7 @@ class SlowThreads:
 
     def callInThreadWithCallback(self, done: Callable[..., Any], work: Callable[..., Any], *words: Any) -> None:
         """Do it behind the gate."""
+        self.calls += 1
 
         def wait() -> Any:
             assert self.gate.wait(20)
@@ -73,6 +75,11 @@ async def until(holds: Callable[[], Any]) -> None:
 def start(coroutine: Any) -> "Deferred[Any]":
     """Let it run by itself."""
     return Deferred.fromCoroutine(coroutine)
+
+
+async def soon(waiting: Any) -> Any:
+    """Its result, or a failure if that does not come."""
+    return await ensureDeferred(waiting).addTimeout(20, reactor)
 
 
 async def write_all(writer: IBlobWriter, chunks: list[bytes]) -> str:
@@ -280,9 +287,10 @@ async def test_write_given_up(ending: str, path: Path) -> None:
     if ending == "nothing":
         discarding.cancel()
         discarding.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    assert threads.calls == 1
     threads.gate.set()
     await discarding
-    again = await blobs.create()  # waits for the only place
+    again = await soon(blobs.create())  # waits for the only place
     assert files(path) == []
     assert opened(path) == []
     await again.discard()
@@ -301,7 +309,7 @@ async def test_keep_given_up(path: Path) -> None:
         await keeping
     await writer.discard()
     threads.gate.set()
-    await (await blobs.create()).discard()
+    await (await soon(blobs.create())).discard()
     assert [file.read_bytes() for file in files(path)] == [b"body"]
     assert opened(path) == []
 
@@ -341,8 +349,7 @@ async def test_open_given_up(path: Path) -> None:
     with pytest.raises(CancelledError):
         await opening
     threads.gate.set()
-    reader = await blobs.open(blob)
-    assert reader is not None
+    reader = await soon(blobs.open(blob))
     assert len(opened(path)) == 1
     reader.close()
 
@@ -360,10 +367,10 @@ async def test_places(path: Path) -> None:
     assert not third.called
     assert first is not None
     first.close()
-    await third
+    await soon(third)
     assert not fourth.called
     await second.discard()
-    await fourth
+    await soon(fourth)
     for one in (third, fourth):
         assert one.called
     assert len(opened(path)) == 1
@@ -374,9 +381,9 @@ async def test_missing_bodies_take_no_place(path: Path) -> None:
     """Asking for what is not there, or cannot be opened, costs no place."""
     blobs = make(path, max_open=1)
     for _ in range(3):
-        assert await blobs.open("0" * 32) is None
+        assert await soon(blobs.open("0" * 32)) is None
     (path / "ab" / ("1" * 30)).symlink_to("/etc/passwd")
     for _ in range(3):
         with pytest.raises(OSError):
-            await blobs.open("ab" + "1" * 30)
-    await (await blobs.create()).keep()
+            await soon(blobs.open("ab" + "1" * 30))
+    await (await soon(blobs.create())).keep()
