@@ -1,6 +1,5 @@
 """The files of all accounts: `/storage/<key>/<path>`, and in the older form `/<path>`."""
 
-from collections.abc import AsyncIterator
 from typing import ClassVar
 
 from attrs import frozen
@@ -9,17 +8,14 @@ from klein import Klein
 from pubky_homeserver.core.errors import InvalidCursor, InvalidPath, InvalidRequest, NoSession
 from pubky_homeserver.core.paths import is_directory, is_public, parse_path
 from pubky_homeserver.core.records import Entry
-from pubky_homeserver.interfaces import IBlobReader
 from pubky_homeserver.storage import Storage
-from pubky_homeserver.web.conditions import Range, Unsatisfiable, not_modified, range_of, write_conditions
+from pubky_homeserver.web.conditions import Unsatisfiable, not_modified, range_of, write_conditions
 from pubky_homeserver.web.credentials import Visitor
 from pubky_homeserver.web.queries import flag_of, limit_of, pairs_of
 from pubky_homeserver.web.request import Request
+from pubky_homeserver.web.sending import send_entry
 from pubky_homeserver.web.target import Target, key_in
 from pubky_homeserver.web.texts import entity_tag, http_date
-
-PIECE = 256 * 1024
-"""Bytes of a body read at a time."""
 
 SCRIPTABLE = {"text/html", "image/svg+xml", "application/xhtml+xml", "text/xml", "application/xml"}
 """Types that a browser runs scripts of: in the API's origin they get a sandbox."""
@@ -93,30 +89,7 @@ class Files:
             request.setResponseCode(206)
             last = part.start + part.length - 1
             request.setHeader(b"Content-Range", b"bytes %d-%d/%d" % (part.start, last, entry.length))
-        return await self._send(request, entry, part or Range(0, entry.length))
-
-    async def _send(self, request: Request, entry: Entry, part: Range) -> bytes | None:
-        if entry.body is not None:
-            return entry.body[part.start : part.start + part.length]
-        reader = await self.storage.open(entry)
-        try:
-            if request.method == b"HEAD":
-                request.setHeader(b"Content-Length", b"%d" % entry.length)
-                return b""
-            await request.send(_pieces(reader, part), part.length)
-        finally:
-            reader.close()
-        return None
-
-
-async def _pieces(reader: IBlobReader, part: Range) -> AsyncIterator[bytes]:
-    offset, end = part.start, part.start + part.length
-    while offset < end:
-        piece = await reader.read(offset, min(PIECE, end - offset))
-        if not piece:
-            return  # shorter than it should be: the answer is cut, so that nobody takes it for whole
-        offset += len(piece)
-        yield piece
+        return await send_entry(request, self.storage, entry, part)
 
 
 def _describe(request: Request, entry: Entry) -> None:
