@@ -155,6 +155,11 @@ class Storage:
             raise NotFound
         return entry
 
+    async def look_up(self, owner: str, path: str) -> Entry | None:
+        """The entry at a public path; None if there is none. Raises what `authorize_read` raises."""
+        authorize_read(None, owner, path)
+        return await self.entries.entry(owner, path)
+
     async def open(self, entry: Entry) -> IBlobReader:
         """The body of an entry that is not in the entry itself. Raises `NotFound` if the file is gone."""
         reader = await self.blobs.open(entry.blob) if entry.blob is not None else None

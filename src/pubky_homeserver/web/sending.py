@@ -1,4 +1,4 @@
-"""The body of an entry on its way to a client: from memory in one write, or from its file as fast as the client reads."""
+"""The body of an entry on its way to a client: from memory in one write, or from its file as fast as it is read."""
 
 from collections.abc import AsyncIterator
 
