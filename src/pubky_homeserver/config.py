@@ -9,6 +9,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from attrs import Attribute, evolve, field, fields, frozen, has
 from dotenv import dotenv_values
 
 from pubky_homeserver.core.quotas import MEGABYTE
+from pubky_homeserver.store.address import RedisAddress
 
 T = TypeVar("T")
 
@@ -25,6 +27,12 @@ ENVIRONMENT = ("PUBKY_API_KEY", "HOMESERVER_URL", "PKARR_ENDPOINT")
 
 DEFAULT_DATA_DIR = Path("~/.pubky-homeserver")
 """Where a homeserver keeps everything unless it is told otherwise; `~` is the home of who starts it."""
+
+MAX_FILE = 1 << 20
+"""Bytes of a file of settings; the longest sensible one has a few thousand."""
+
+MAX_SHOWN = 100
+"""Characters of a wrong value that an error shows."""
 
 NOT_HERE = {
     "general.database_url": "this homeserver keeps its state in Redis: see redis.url",
@@ -72,6 +80,11 @@ def _setting(default: T, read: Callable[[object], T], allowed: str) -> T:
     return field(default=default, metadata={"read": read, "allowed": allowed})
 
 
+def _secret(read: Callable[[object], object], allowed: str) -> Any:
+    """A field that is not shown, and not set by default."""
+    return field(default=None, repr=False, metadata={"read": read, "allowed": allowed})
+
+
 def _whole(default: int | None, low: int, high: int, unit: str) -> Any:
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -103,12 +116,15 @@ def _listen(default: str) -> Socket:
     return _setting(Socket.parse(default), Socket.parse, f"an address and a port, such as {default}")
 
 
+_USER = re.compile(r"//.*@")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
 def read_domain(value: object) -> str:
-    """A host name (RFC 1123), at most 253 characters; raises `ValueError`."""
+    """A host name (RFC 1123, 2.1), at most 253 characters and no IP address; raises `ValueError`."""
     if not isinstance(value, str) or len(value) > 253 or not all(map(_LABEL.fullmatch, value.split("."))):
+        raise ValueError(value)
+    if value.rpartition(".")[2].isdigit():
         raise ValueError(value)
     return value
 
@@ -134,11 +150,8 @@ def _read_relays(value: object) -> tuple[str, ...]:
     return tuple(url.rstrip("/") for url in urls)
 
 
-def _read_redis(value: object) -> str:
-    parts = urlsplit(_read_text(value))
-    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.path):
-        raise ValueError(value)
-    return str(value)
+def _read_redis(value: object) -> RedisAddress:
+    return RedisAddress.parse(_read_text(value))
 
 
 @frozen
@@ -181,8 +194,8 @@ class Blobs:
 class Redis:
     """Where the state lives."""
 
-    url: str | None = _setting(
-        None, _read_redis, "redis://host:port/db, rediss://… (TLS) or unix:///path/to/redis.sock"
+    url: RedisAddress | None = _secret(
+        _read_redis, "redis://host:port/db, rediss://… (TLS) or unix:///path/to/redis.sock"
     )
     appendfsync: str = _choice("always", "always", "everysec")
 
@@ -193,9 +206,7 @@ class Admin:
 
     enabled: bool = _flag(True)
     listen_socket: Socket = _listen("127.0.0.1:6288")
-    admin_password: str | None = field(
-        default=None, repr=False, metadata={"read": _read_text, "allowed": "a text that is not empty"}
-    )
+    admin_password: str | None = _secret(_read_text, "a text that is not empty")
 
 
 @frozen
@@ -252,18 +263,29 @@ def load(file: Path | None, dotenv: Path, environment: Mapping[str, str], defaul
     if file is not None:
         config = _read_table(config, _parse(file), str(file), "")
     if dotenv.is_file():
-        values = {name: value for name, value in dotenv_values(dotenv, interpolate=False).items() if value}
-        config = _read_environment(config, values, str(dotenv))
+        values = dotenv_values(stream=StringIO(_read(dotenv)), interpolate=False)
+        config = _read_environment(config, {name: value for name, value in values.items() if value}, str(dotenv))
     return _read_environment(config, environment, "environment")
+
+
+def _read(file: Path) -> str:
+    """The text of a file of settings. Raises `ConfigError`."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_FILE:
+        raise ConfigError(f"{file}: is larger than {MAX_FILE} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: is not UTF-8 text") from None
 
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: is not UTF-8 text") from None
+        return tomllib.loads(_read(file))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: is not valid TOML: {error}") from None
 
@@ -283,6 +305,7 @@ def _read_table(record: Any, table: Mapping[str, Any], source: str, prefix: str)
     for name, value in table.items():
         key = prefix + name
         if name not in known:
+            key = prefix + (name if name.isprintable() else repr(name))
             hint = NOT_HERE.get(key) or "known here: " + ", ".join(prefix + one for one in known)
             raise ConfigError(f"{source}: {key}: no such setting; {hint}")
         read = known[name].metadata.get("read")
@@ -299,8 +322,14 @@ def _read_value(setting: "Attribute[Any]", value: object, source: str, key: str)
     try:
         return setting.metadata["read"](value)
     except (ValueError, TypeError):
-        shown = "" if setting.repr is False else f" = {value!r}"
+        shown = "" if setting.repr is False else f" = {_shown(value)}"
         raise ConfigError(f"{source}: {key}{shown}: must be {setting.metadata['allowed']}") from None
+
+
+def _shown(value: object) -> str:
+    """A value as an error quotes it: short, on one line, and without what stands before the @ of an address."""
+    text = _USER.sub("//…@", repr(value))
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
 def _read_environment(config: Config, values: Mapping[str, str], source: str) -> Config:
@@ -318,7 +347,7 @@ def _read_environment(config: Config, values: Mapping[str, str], source: str) ->
 def _public_address(pkdns: Pkdns, url: str, source: str) -> Pkdns:
     """`https://domain` or `http://localhost:port`: clients find nothing else."""
     allowed = (
-        f"{source}: HOMESERVER_URL = {url!r}: must be https://domain without a port (clients use 443), "
+        f"{source}: HOMESERVER_URL = {_shown(url)}: must be https://domain without a port (clients use 443), "
         "or http://localhost:port for this machine only"
     )
     try:

@@ -30,7 +30,7 @@ def observe(twistd: Mapping[str, Any], level: str, reactor: IReactorFromThreads)
     file = twistd["logfile"] or (DAEMON_LOG if is_daemon else "-")
     if twistd["syslog"] or twistd["logger"] or (file == "-" and is_daemon):
         return None
-    stream = sys.stdout if file == "-" else _open(file, reactor)
+    stream: Any = sys.stdout if file == "-" else _open(file, reactor)
     threshold = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(level))
     return FilteringLogObserver(textFileLogObserver(stream), [threshold])
 
@@ -38,7 +38,7 @@ def observe(twistd: Mapping[str, Any], level: str, reactor: IReactorFromThreads)
 def _open(file: str, reactor: IReactorFromThreads) -> LogFile:
     """A log file, which SIGUSR1 rotates as twistd promises."""
     try:
-        log = LogFile.fromFullPath(file)
+        log: LogFile = LogFile.fromFullPath(file)
     except (OSError, AssertionError) as error:  # the latter if there is no such folder
         reason = getattr(error, "strerror", None) or "no such folder"
         raise CannotStart(f"The log {file} cannot be written: {reason}") from None

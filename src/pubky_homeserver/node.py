@@ -4,6 +4,7 @@ Each part starts when the one before is up: Redis, the store, the bodies, the po
 end streams end first, the ports close, running requests finish, commits finish; Redis goes last, for all write to it.
 """
 
+import atexit
 import os
 import shutil
 import signal
@@ -15,8 +16,9 @@ from typing import Any
 
 from attrs import define, field
 from twisted.application.service import IService, Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.web.client import Agent
 
@@ -31,7 +33,6 @@ from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.feed import Feed
 from pubky_homeserver.listening import Listener
-from pubky_homeserver.logs import log_to
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.publisher import Advertised, Publisher
 from pubky_homeserver.sessions import Sessions
@@ -66,16 +67,18 @@ class Homeserver(Service):
     """Of the admin API."""
     listeners: dict[str, Listener]
     """The ports that were taken for this process, by what is served there."""
-    redis: EmbeddedRedis | None
-    """The private Redis; None if `redis.url` names another one."""
+    redis: EmbeddedRedis | RedisAddress
+    """The private Redis, or where another one is."""
     works: bool = True
     """Whether this process publishes and sweeps."""
     relays: testnet.Relays | None = None
     """The other parts of a test network."""
     is_passing: bool = False
     """Whether the data directory goes at the end."""
-    log_file: str | None = None
+    observer: ILogObserver | None = None
+    """What writes the log; None if twistd has its own."""
     _starting: Deferred[None] | None = field(default=None, init=False)
+    _leaving: bool = field(default=False, init=False)
     _undo: list[Callable[[], Any]] = field(factory=list, init=False)
     # How to stop what was started, in the order of starting.
 
@@ -83,33 +86,31 @@ class Homeserver(Service):
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application that twistd made, and tell it how to log."""
-        log_to(parent, self.log_file, self.config.logging.level)
+        if self.observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
         super().setServiceParent(parent)
 
     def startService(self) -> None:
-        """Start everything."""
+        """Start everything, as soon as the reactor runs: only then are signals caught, and nothing is left behind."""
         super().startService()
         self.directory.sign()
-        self.reactor.callWhenRunning(self._catch_signals)
+        self.reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        self._catch_signals()
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._fail)
 
     def stopService(self) -> Deferred[None]:
         """Stop everything; fires when it is stopped."""
         super().stopService()
-        if self._starting is not None:
-            self._starting.cancel()
         return Deferred.fromCoroutine(self._stop())
 
     async def _start(self) -> None:
         if self.relays is not None:
-            self._answer("pkarr relay", HTTPFactory(self.relays.pkarr.answer, self.reactor))
-            self._answer("http relay", HTTPFactory(self.relays.http.answer, self.reactor))
+            self._open({"pkarr relay": self.relays.pkarr.answer, "http relay": self.relays.http.answer}, 0.0)
         store = await self._open_store()
-        blobs = FileBlobs(
-            self.directory.path / "blobs", self.reactor, self.reactor, self.config.storage.reserve_mb * MEGABYTE
-        )
-        blobs.prepare(alone=self.redis is not None)
+        blobs = self._prepare_blobs()
         publisher = self._make_publisher()
         if "client" in self.listeners:
             await self._serve(store, blobs, publisher)
@@ -119,17 +120,25 @@ class Homeserver(Service):
         self._greet()
 
     async def _open_store(self) -> RedisStore:
-        if self.redis is not None:
+        if isinstance(self.redis, EmbeddedRedis):
             self._run(self.redis)
             await self.redis.whenReady()
             address = RedisAddress(path=self.redis.socket)
         else:
-            assert self.config.redis.url is not None
-            address = RedisAddress.parse(self.config.redis.url)
+            address = self.redis
         store = RedisStore(address, self.reactor, self.config.blobs.grace)
         await store.start()
         self._undo.append(lambda: Deferred.fromCoroutine(store.stop()))
         return store
+
+    def _prepare_blobs(self) -> FileBlobs:
+        folder = self.directory.path / "blobs"
+        blobs = FileBlobs(folder, self.reactor, self.reactor, self.config.storage.reserve_mb * MEGABYTE)
+        try:
+            blobs.prepare(alone=isinstance(self.redis, EmbeddedRedis))
+        except OSError as error:
+            raise CannotStart(f"{error.filename or folder} cannot be used: {error.strerror}") from None
+        return blobs
 
     async def _serve(self, store: RedisStore, blobs: FileBlobs, publisher: Publisher) -> None:
         clock, metrics = self.reactor, ServerMetrics()
@@ -146,16 +155,19 @@ class Homeserver(Service):
             sites["admin"] = AdminSite(Admin(accounts, self._facts()), health, self.password).answer
         if "metrics" in self.listeners:
             sites["metrics"] = MetricsSite(metrics).answer
-        for name, answer in sites.items():
-            self._answer(name, HTTPFactory(answer, clock))
+        self._open(sites, DRAIN)
         self._run(feed)  # last, so that its streams end first
 
-    def _answer(self, name: str, factory: HTTPFactory) -> None:
-        port = self.listeners[name].serve(self.reactor, factory)
+    def _open(self, sites: dict[str, Answer], patience: float) -> None:
+        """Serve these; at the end close their ports, and give running requests so many seconds, all at once."""
+        factories = [HTTPFactory(answer, self.reactor) for answer in sites.values()]
+        ports = [
+            self.listeners[name].serve(self.reactor, factory) for name, factory in zip(sites, factories, strict=True)
+        ]
 
         async def close() -> None:
-            await maybeDeferred(port.stopListening)
-            await factory.drain(DRAIN)
+            await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+            await DeferredList([Deferred.fromCoroutine(factory.drain(patience)) for factory in factories])
 
         self._undo.append(lambda: Deferred.fromCoroutine(close()))
 
@@ -208,33 +220,40 @@ class Homeserver(Service):
             self.log.info("Serving the {name} at http://{address}", name=_NAMES[name], address=str(listener.address))
 
     def _catch_signals(self) -> None:
-        """End in order, and with exit code 0, on SIGINT and SIGTERM: it is what the operator wanted."""
+        """End in order, and with exit code 0, on SIGINT, SIGTERM, and when the terminal is closed: as it was wanted."""
 
         def stop(number: int, frame: object) -> None:
-            self.reactor.callFromThread(self._stop_reactor)
+            self.reactor.callFromThread(self._leave)
 
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGTERM, stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                signal.signal(number, stop)
 
-    def _stop_reactor(self) -> None:
-        if self.running and self.reactor.running:
+    def _leave(self) -> None:
+        if not self._leaving:
+            self._leaving = True
             self.log.info("Stopping: running requests get {seconds} s to finish", seconds=DRAIN)
             self.reactor.stop()
 
     def _fail(self, failure: Failure) -> None:
         """End the program: one line and exit code 1 for what the operator can put right, a traceback for the rest."""
-        if failure.check(CancelledError):
-            return
+        if not self.running or self._leaving:
+            return  # and that is why it failed
         if failure.check(CannotStart):
             line = str(failure.value)
+            self.log.critical("{line}", line=line)
         else:
             self.log.failure("The homeserver cannot start", failure=failure)
             line = "The homeserver cannot start; the log tells why"
         print(f"homeserver: {line}", file=sys.__stderr__, flush=True)
-        self.reactor.addSystemEventTrigger("after", "shutdown", _exit_with_failure)
-        self.reactor.callWhenRunning(self.reactor.stop)
+        atexit.register(os._exit, 1)  # twistd ends with 0 whatever happened; this comes after all that it does
+        self._leaving = True
+        self.reactor.stop()
 
     async def _stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            await self._starting
         while self._undo:
             try:
                 await maybeDeferred(self._undo.pop())
@@ -255,9 +274,3 @@ _NAMES = {
     "pkarr relay": "PKARR relay",
     "http relay": "http relay",
 }
-
-
-def _exit_with_failure() -> None:
-    """Leave at once: twistd itself ends with 0 whatever happened."""
-    sys.stdout.flush()
-    os._exit(1)

@@ -6,8 +6,10 @@ code 1 if something is wrong. `node.py` then starts the parts in their order.
 
 import os
 import resource
+import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +21,9 @@ from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, Socke
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.listening import Listener, bind
+from pubky_homeserver.logs import observe
 from pubky_homeserver.node import Homeserver
+from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.process import EmbeddedRedis
 
 ROLES = ("all", "web", "background")
@@ -72,15 +76,19 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
     is_passing = is_test and options["data-dir"] is None
     folder = Path(options["data-dir"] or DEFAULT_DATA_DIR).expanduser().absolute()
     config = _settings(options, folder, environment)
+    observer = observe(options.parent, config.logging.level, reactor) if options.parent is not None else None
     listeners = _bind(config, options["role"], is_test)
-    if is_passing:
-        folder = Path(tempfile.mkdtemp(prefix="pubky-testnet-"))
-    directory = DataDirectory.open(folder)
-    keypair = directory.keypair(testnet.KEYPAIR if is_test else None)
-    directory.folder("blobs", "the bodies of files")
-    redis = _embedded(config, options["role"], directory, reactor)
-    password = config.admin.admin_password or directory.admin_password()
-    directory.confirm()
+    with ExitStack() as undo:
+        if is_passing:
+            folder = Path(tempfile.mkdtemp(prefix="pubky-testnet-"))
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        directory = DataDirectory.open(folder)
+        keypair = directory.keypair(testnet.KEYPAIR if is_test else None)
+        directory.folder("blobs", "the bodies of files")
+        redis = _redis(config, options["role"], directory, reactor)
+        password = config.admin.admin_password or directory.admin_password()
+        directory.confirm()
+        undo.pop_all()
     return Homeserver(
         reactor=reactor,
         config=config,
@@ -92,7 +100,7 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
         works=options["role"] != "web",
         relays=testnet.Relays(reactor) if is_test else None,
         is_passing=is_passing,
-        log_file=options.parent["logfile"] if options.parent is not None else None,
+        observer=observer,
     )
 
 
@@ -125,9 +133,9 @@ def _bind(config: Config, role: str, is_test: bool) -> dict[str, Listener]:
     return {name: bind(where, setting) for name, (setting, where) in wanted.items()}
 
 
-def _embedded(config: Config, role: str, directory: DataDirectory, reactor: Any) -> EmbeddedRedis | None:
+def _redis(config: Config, role: str, directory: DataDirectory, reactor: Any) -> EmbeddedRedis | RedisAddress:
     if config.redis.url is not None:
-        return None
+        return config.redis.url
     if role != "all":
         raise CannotStart(f"--role {role} needs an outside Redis that the processes share: set redis.url")
     return EmbeddedRedis.prepare(reactor, directory.folder("redis", "all accounts"), config.redis.appendfsync)
