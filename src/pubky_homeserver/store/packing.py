@@ -1,19 +1,19 @@
 """Records as bytes: how an entry, an event and a session lie in Redis. The sizes are what a million files cost.
 
-    stat    hash 32 | length 6 | modified 7 | type
-    entry   seq 5 | mark 16 | kind 1 | stat | body (kind `i`), 16 bytes of blob id (`b`) or nothing (`n`)
-    event   operation 1 (`P`, `D`) | seq 5 | digest 16 | stat, of a `P` only | path
+    stat    hash 32 | modified 7 | length n
+    entry   head 1 | mark 16 | stat | seq s | type | the body, 16 bytes of blob id, or nothing
+    event   head 1 | digest 16 | stat, of a PUT only | seq s | type, of a PUT only | path
 
-Numbers are big-endian. A type is its number in `TYPES`, one byte; or 0, one byte of length and the text. Scripts take
-the fixed parts by position and put `seq` and `digest` in, so the parts come from here one by one.
+Numbers are big-endian. The head tells what it is and how long the numbers are: `kind << 6 | n << 3 | s`. Kinds of
+entries are `INLINE`, `BLOB` and `NEITHER`, of events `DEL` and `PUT`. A type is its number in `TYPES`, one byte; or 0,
+one byte of length and the text. The number in the log (`seq`) is the script's to give, so what stands around it is
+packed apart.
 """
 
 import json
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Sequence
-
-from attrs import frozen
 
 from pubky_homeserver.core.capabilities import format_capabilities, parse_capabilities
 from pubky_homeserver.core.digests import MARK_LENGTH
@@ -80,89 +80,109 @@ TYPES = (
 
 _NUMBERS = {text: number for number, text in enumerate(TYPES) if number}
 
-_HASH = 32
-_LENGTH = 6  # bytes of a length: 256 TiB
-_MODIFIED = 7  # bytes of a time: until the year 4253, and beyond what Lua can hold
-_SEQ = 5  # bytes of a sequence number: 10^12 writes to one log
-_FIXED = _HASH + _LENGTH + _MODIFIED
+HASH = 32
+MODIFIED = 7  # bytes of a time: until the year 4253, and beyond what Lua can hold
+STAT = HASH + MODIFIED
+"""Bytes of a stat without its length."""
 
-_INLINE, _BLOB, _NEITHER = b"i", b"b", b"n"
-_PUT = ord("P")
+INLINE, BLOB, NEITHER = 0, 1, 2
+DEL, PUT = 0, 1
 
-REIGN = 16 + _SEQ
+_REIGN_SEQ = 5
+REIGN = 16 + _REIGN_SEQ
 """Bytes of a reign: log id and first number."""
 
 
 def pack_reign(log_id: bytes) -> bytes:
     """The first reign of a log."""
-    return log_id + (1).to_bytes(_SEQ, "big")
+    return log_id + (1).to_bytes(_REIGN_SEQ, "big")
 
 
 def pack_stat(entry: Entry) -> bytes:
     """What an entry and its event say alike."""
-    number = _NUMBERS.get(entry.content_type, 0)
-    if number:
-        content_type = bytes((number,))
-    else:
-        text = entry.content_type.encode()
-        content_type = bytes((0, len(text))) + text
+    length = entry.length
     return b"".join(
         (
             entry.content_hash,
-            entry.length.to_bytes(_LENGTH, "big"),
-            entry.modified.to_bytes(_MODIFIED, "big"),
-            content_type,
+            entry.modified.to_bytes(MODIFIED, "big"),
+            length.to_bytes((length.bit_length() + 7) // 8, "big"),
         )
     )
 
 
-def pack_body(entry: Entry) -> tuple[bytes, bytes]:
-    """Where the body is: the kind, and what stands after the stat."""
+def pack_type(content_type: str) -> bytes:
+    """A content type of at most 255 bytes."""
+    if number := _NUMBERS.get(content_type):
+        return bytes((number,))
+    text = content_type.encode()
+    return bytes((0, len(text))) + text
+
+
+def pack_body(entry: Entry) -> tuple[int, bytes]:
+    """Where the body is: the kind, and what stands at the end."""
     if entry.body is not None:
-        return _INLINE, entry.body
+        return INLINE, entry.body
     if entry.blob is not None:
-        return _BLOB, bytes.fromhex(entry.blob)
-    return _NEITHER, b""
+        return BLOB, bytes.fromhex(entry.blob)
+    return NEITHER, b""
 
 
 def unpack_entry(member: bytes) -> Entry:
-    """Read a member of an account's entries."""
-    path, _, packed = member.partition(b"\0")
-    kind_at = _SEQ + MARK_LENGTH
-    stat, end = _unpack_stat(packed, kind_at + 1)
-    kind = packed[kind_at : kind_at + 1]
+    """Read a member of an account's entries: path, NUL, packed entry."""
+    head_at = member.index(0) + 1
+    head = member[head_at]
+    stat_at = head_at + 1 + MARK_LENGTH
+    modified_at = stat_at + HASH
+    length_at = stat_at + STAT
+    seq_at = length_at + (head >> 3 & 7)
+    type_at = seq_at + (head & 7)
+    content_type, end = _unpack_type(member, type_at)
+    kind = head >> 6
     return Entry(
-        path=path.decode(),
-        content_hash=stat.content_hash,
-        length=stat.length,
-        content_type=stat.content_type,
-        modified=stat.modified,
-        body=packed[end:] if kind == _INLINE else None,
-        blob=packed[end:].hex() if kind == _BLOB else None,
-        seq=int.from_bytes(packed[:_SEQ], "big"),
+        path=member[: head_at - 1].decode(),
+        content_hash=member[stat_at:modified_at],
+        length=int.from_bytes(member[length_at:seq_at], "big"),
+        content_type=content_type,
+        modified=int.from_bytes(member[modified_at:length_at], "big"),
+        body=member[end:] if kind == INLINE else None,
+        blob=member[end:].hex() if kind == BLOB else None,
+        seq=int.from_bytes(member[seq_at:type_at], "big"),
     )
 
 
 def unpack_event(event_id: int, pubky: str, packed: bytes) -> Event:
     """Read an event."""
-    seq = int.from_bytes(packed[1 : 1 + _SEQ], "big")
-    end = 1 + _SEQ + MARK_LENGTH
-    digest = packed[1 + _SEQ : end]
-    if packed[0] != _PUT:
-        return Event(event_id, Operation.DEL, pubky, packed[end:].decode(), seq, digest)
-    stat, end = _unpack_stat(packed, end)
+    head = packed[0]
+    stat_at = 1 + MARK_LENGTH
+    digest = packed[1:stat_at]
+    if head >> 6 == DEL:
+        path_at = stat_at + (head & 7)
+        seq = int.from_bytes(packed[stat_at:path_at], "big")
+        return Event(event_id, Operation.DEL, pubky, packed[path_at:].decode(), seq, digest)
+    length_at = stat_at + STAT
+    seq_at = length_at + (head >> 3 & 7)
+    type_at = seq_at + (head & 7)
+    content_type, path_at = _unpack_type(packed, type_at)
     return Event(
         event_id,
         Operation.PUT,
         pubky,
-        packed[end:].decode(),
-        seq,
+        packed[path_at:].decode(),
+        int.from_bytes(packed[seq_at:type_at], "big"),
         digest,
-        stat.content_hash,
-        stat.length,
-        stat.content_type,
-        stat.modified,
+        packed[stat_at : stat_at + HASH],
+        int.from_bytes(packed[length_at:seq_at], "big"),
+        content_type,
+        int.from_bytes(packed[stat_at + HASH : length_at], "big"),
     )
+
+
+def _unpack_type(packed: bytes, start: int) -> tuple[str, int]:
+    """The type that begins at `start`, and where it ends."""
+    if number := packed[start]:
+        return TYPES[number], start + 1
+    end = start + 2 + packed[start + 1]
+    return packed[start + 2 : end].decode(), end
 
 
 def pack_session(session: Session) -> str:
@@ -220,31 +240,4 @@ def _hash_of(tag: str) -> bytes | None:
     except (NotBase64, ValueError):
         return None
     # Several texts decode to one hash; only one of them is the entity tag.
-    return found if len(found) == _HASH and tag == f'"{b64encode(found).decode()}"' else None
-
-
-@frozen
-class _Stat:
-    content_hash: bytes
-    length: int
-    modified: int
-    content_type: str
-
-
-def _unpack_stat(packed: bytes, start: int) -> tuple[_Stat, int]:
-    """The stat that begins at `start`, and where it ends."""
-    length_at = start + _HASH
-    modified_at = length_at + _LENGTH
-    type_at = start + _FIXED
-    end = type_at + 1
-    if number := packed[type_at]:
-        content_type = TYPES[number]
-    else:
-        end += 1 + packed[end]
-        content_type = packed[type_at + 2 : end].decode()
-    return _Stat(
-        packed[start:length_at],
-        int.from_bytes(packed[length_at:modified_at], "big"),
-        int.from_bytes(packed[modified_at:type_at], "big"),
-        content_type,
-    ), end
+    return found if len(found) == HASH and tag == f'"{b64encode(found).decode()}"' else None

@@ -1,7 +1,7 @@
 """The atomic steps: Lua files, put together and named by their hash.
 
-A script whose first line is `-- uses: a b` gets the files `a.lua` and `b.lua` in front of it. Numbers that belong to
-the house (the bytes that a file costs besides its length) come from there.
+A script whose first line is `-- uses: a b` gets the files `a.lua` and `b.lua` in front of it. Numbers that stand in the
+house already (the bytes that a file costs besides its length, sizes and kinds of packed records) come from there.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,14 @@ from importlib.resources import files
 from attrs import frozen
 
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
+from pubky_homeserver.store.packing import BLOB, DEL, PUT, STAT
 
 _PARTS = {"account", "log"}
 """Files that are only used by others."""
 
 _USES = "-- uses: "
+
+_CONSTANTS = {"OVERHEAD": ENTRY_OVERHEAD, "STAT": STAT, "BLOB": BLOB, "DEL": DEL, "PUT": PUT}
 
 
 @frozen
@@ -41,5 +44,6 @@ def load_scripts() -> Mapping[str, Script]:
 def _compose(name: str, texts: Mapping[str, str]) -> Script:
     first = texts[name].partition("\n")[0]
     used = first.removeprefix(_USES).split() if first.startswith(_USES) else []
-    text = "\n".join((f"local OVERHEAD = {ENTRY_OVERHEAD}", *(texts[part] for part in used), texts[name]))
+    constants = [f"local {constant} = {value}" for constant, value in _CONSTANTS.items()] if used else []
+    text = "\n".join((*constants, *(texts[part] for part in used), texts[name]))
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -28,8 +28,12 @@ local function entry_at(entries, path)
   if not member then
     return nil
   end
-  local _, mark, kind, hash, length = struct.unpack('>I5c16c1c32I6', member, #path + 2)
-  return {member = member, mark = mark, hash = hash, length = length, blob = kind == 'b' and member:sub(-16)}
+  local head_at = #path + 2
+  local head, mark, hash = struct.unpack('>Bc16c32', member, head_at)
+  local size = math.floor(head / 8) % 8
+  local length = size > 0 and struct.unpack('>I' .. size, member, head_at + 1 + 16 + STAT) or 0
+  local blob = math.floor(head / 64) == BLOB and member:sub(-16)
+  return {member = member, mark = mark, hash = hash, length = length, blob = blob}
 end
 
 -- Whether `growth` more bytes are too many. `default` is the server's limit, empty for none.

@@ -24,4 +24,4 @@ redis.call('ZREM', keys.entries, old.member)
 if old.blob then
   retire(graces, old.blob, grace)
 end
-return append(keys, log, account, -old.length - OVERHEAD, 'D', {old.mark}, path)
+return append(keys, log, account, -old.length - OVERHEAD, DEL, {old.mark}, '', path)

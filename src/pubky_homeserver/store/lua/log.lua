@@ -19,9 +19,25 @@ local function retire(graces, blob, grace)
   redis.call('ZADD', graces, whole(now() + grace), blob)
 end
 
--- Append an event. `growth`: bytes that the account uses more. `marks`: what enters and leaves the digest.
--- `tail`: the packed event after its digest. Returns event id, number in the log and digest.
-local function append(keys, log, account, growth, operation, marks, tail)
+-- A number in a log as bytes.
+local function pack_seq(seq)
+  local size = 1
+  while seq >= 256 ^ size do
+    size = size + 1
+  end
+  return struct.pack('>I' .. size, seq)
+end
+
+-- A packed record (`packing.py`): `kind` of entry or event, mark or digest, stat, number, and what comes after it.
+local function pack(kind, mark, stat, seq, tail)
+  local number = pack_seq(seq)
+  local head = kind * 64 + math.max(#stat - STAT, 0) * 8 + #number
+  return string.char(head) .. mark .. stat .. number .. tail
+end
+
+-- Append an event. `growth`: bytes that the account uses more. `marks`: what enters and leaves the digest. `stat`,
+-- `tail`: what the packed event says before and after its number. Returns event id, number in the log and digest.
+local function append(keys, log, account, growth, kind, marks, stat, tail)
   local digest = account.digest
   for _, mark in ipairs(marks) do
     digest = xor(digest, mark)
@@ -37,7 +53,7 @@ local function append(keys, log, account, growth, operation, marks, tail)
     log .. '.seq', whole(seq), log .. '.event', event, log .. '.digest', digest)
   redis.call('HSET', keys.shard, 'event', event)
   redis.call('HINCRBY', keys.shard, 'used', whole(growth))
-  redis.call('XADD', keys.log, stream, 'e', operation .. struct.pack('>I5', seq) .. digest .. tail)
+  redis.call('XADD', keys.log, stream, 'e', pack(kind, digest, stat, seq, tail))
   redis.call('XADD', keys.feed, stream, 'n', account.number)
   redis.call('PUBLISH', keys.wake, '')
   return {id, seq, digest}

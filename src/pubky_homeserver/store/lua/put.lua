@@ -1,10 +1,10 @@
 -- uses: account log
 -- Make an entry what its path holds. Returns event id, number in the log and digest; or the name of the refusal.
 -- KEYS  account, entries, log, feed, shard, graces, wake
--- ARGV  name of the log, path, mark, kind, stat, body or blob id, length, default limit, whether the length was
+-- ARGV  name of the log, path, mark, kind, stat, type, body or blob id, length, default limit, whether the length was
 --       announced ('1'), wanted hashes, whether there must be no entry ('1'), beginning of the blobs' keys, grace (us)
-local log, path, mark, kind, stat, body = unpack(ARGV, 1, 6)
-local length, default, announced, wanted, none, blobs, grace = unpack(ARGV, 7, 13)
+local log, path, mark, kind, stat, content_type, body = unpack(ARGV, 1, 7)
+local length, default, announced, wanted, none, blobs, grace = unpack(ARGV, 8, 14)
 local keys = {account = KEYS[1], entries = KEYS[2], log = KEYS[3], feed = KEYS[4], shard = KEYS[5], wake = KEYS[7]}
 local graces = KEYS[6]
 
@@ -25,7 +25,7 @@ if is_full(account, default, growth) then
   return 'QuotaExceeded'
 end
 
-local member = table.concat({path, '\0', struct.pack('>I5', account.seq + 1), mark, kind, stat, body})
+local member = path .. '\0' .. pack(kind, mark, stat, account.seq + 1, content_type .. body)
 redis.call('ZADD', keys.entries, 0, member)
 if old then
   redis.call('ZREM', keys.entries, old.member)
@@ -33,7 +33,7 @@ if old then
     retire(graces, old.blob, grace)
   end
 end
-if kind == 'b' then
+if tonumber(kind) == BLOB then
   redis.call('SADD', blobs .. string.format('%02x', body:byte()), body)
 end
-return append(keys, log, account, growth, 'P', {mark, old and old.mark}, stat .. path)
+return append(keys, log, account, growth, PUT, {mark, old and old.mark}, stat, content_type .. path)
