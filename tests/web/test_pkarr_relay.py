@@ -9,6 +9,7 @@ import pytest_twisted
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.web.client import Agent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -25,10 +26,11 @@ from pkarr.interfaces import (
 from pkarr.keys import Keypair, PublicKey
 from pkarr.packet import SignedPacket
 from pkarr.records import txt
+from pkarr.relay import Relay
 from pubky_homeserver.web.pkarr_relay import BODY_TIMEOUT, PkarrRelay
 from tests.web.client import Answer
 from tests.web.relaying import Relaying, body_of, compare, recorded, relaying
-from tests.web.sockets import Gate, until
+from tests.web.sockets import Gate, reactor, until
 
 DIFFERENT = {"pkarr-dht-stored-nodes": "1"}
 """The official relay had six nodes of a test network behind it; without one the relay alone stores a packet."""
@@ -329,6 +331,27 @@ async def test_status_page() -> None:
         assert page.header("content-type") == "text/html; charset=utf-8"
         assert "Signed packets kept: 1." in page.text
         assert (head.status, head.header("content-length")) == (200, str(len(page.body)))
+
+
+@pytest_twisted.ensureDeferred
+async def test_own_client_and_relays_in_a_row() -> None:
+    """Our client of relays understands this relay, also when that has another one as its network."""
+    async with started() as last:
+        behind = Relay(f"http://127.0.0.1:{last.port}", Agent(reactor), reactor)
+        async with relaying(PkarrRelay(clock_at(NOW), behind)) as first:
+            relay = Relay(f"http://127.0.0.1:{first.port}", Agent(reactor), reactor)
+            for policy in Policy:
+                assert await relay.resolve(OLD.public_key, policy) is None
+            assert await relay.publish(OLD) == 1
+            assert [await each.resolve(OLD.public_key, Policy.CACHE_ONLY) for each in (relay, behind)] == [OLD, OLD]
+            assert await behind.publish(NEW) == 1
+            assert await relay.resolve(OLD.public_key) == OLD, "still fresh"
+            with pytest.raises(NotMostRecent):
+                await relay.publish(packet("in between", SIGNED))
+            assert await relay.resolve(OLD.public_key, Policy.NETWORK_ONLY) == NEW
+            assert await relay.resolve(OLD.public_key) == NEW
+            with pytest.raises(NotMostRecent):
+                await relay.publish(OLD)
 
 
 def test_network_of_these_tests_is_one() -> None:
