@@ -230,6 +230,29 @@ def test_a_loss_is_told(path: Path, name: str) -> None:
     directory.close()
 
 
+def keep_body(path: Path) -> None:
+    """Put a body where the bodies are."""
+    (path / "blobs" / "ab").mkdir()
+    (path / "blobs" / "ab" / ("0" * 30)).touch()
+
+
+def test_bodies_without_accounts(path: Path) -> None:
+    """An empty Redis beside bodies is a Redis that was lost: the homeserver does not start empty."""
+    used(path)
+    keep_body(path)
+    assert refusal(path).startswith(f"{path / 'redis'} (all accounts) is empty")
+    (path / "redis" / "version").write_text("7.0.15 used\n")
+    DataDirectory.open(path).close()
+
+
+def test_bodies_without_a_mark(path: Path) -> None:
+    """Bodies are nothing that a first start leaves behind."""
+    used(path)
+    keep_body(path)
+    (path / "format").unlink()
+    assert "holds something else (blobs, redis)" in refusal(path)
+
+
 @pytest.mark.parametrize("text", ["", "00" * 31, "00" * 33, "zz" * 32, "00" * MAX_FILE])
 def test_an_invalid_secret(path: Path, text: str) -> None:
     """A key that cannot be read is not replaced, and not shown."""

@@ -1,7 +1,9 @@
 """The data directory: one folder that is the whole homeserver, and belongs to one process at a time.
 
+(Or to several that are one homeserver on an outside Redis, and share it knowingly.)
+
     format           what wrote it: `pubky-homeserver 1`
-    lock             held by the process that runs here
+    lock             held by who runs here
     secret           the homeserver's key, 64 hex digits, mode 0600
     admin-password   made at the first start, mode 0600, unless one is configured
     homeserver.toml  the operator's settings, if there are any
@@ -30,8 +32,9 @@ FORMAT = 1
 PASSWORD_BYTES = 24
 """Random bytes of the admin password; 32 characters."""
 
-_BROUGHT = {"homeserver.toml", "secret", "admin-password", ".env", "lost+found", "lock", "format.new"}
-# What may lie in a folder before its first use.
+_BROUGHT = {"homeserver.toml", "secret", "admin-password", ".env", "lost+found", "lock"}
+_BROUGHT |= {"secret.new", "admin-password.new", "format.new"}
+# What may lie in a folder before its first use, or after a first start that was cut short.
 
 _MARK = re.compile(r"pubky-homeserver (\d{1,6})\n", re.ASCII)
 MAX_FILE = 4096
@@ -46,10 +49,11 @@ class DataDirectory:
     is_new: bool
     """Whether this is its first use."""
     _lock: int
+    _shared: bool
 
     @classmethod
-    def open(cls, path: Path) -> "DataDirectory":
-        """Take a folder, made if it is missing. Raises `CannotStart`."""
+    def open(cls, path: Path, shared: bool = False) -> "DataDirectory":
+        """Take a folder, made if it is missing; `shared` with others who say so too. Raises `CannotStart`."""
         if path.exists() and not path.is_dir():
             raise CannotStart(f"{path} is not a directory")
         try:
@@ -58,8 +62,12 @@ class DataDirectory:
         except OSError as error:
             raise CannotStart(f"The data directory {path} cannot be used: {error.strerror}") from None
         try:
-            _take(lock, path)
-            return cls(path, _check(path), lock)
+            _take(lock, path, shared)
+            is_new = _check(path)
+            if is_new and shared:
+                _take(lock, path, shared=False)  # one process makes what belongs in it
+                is_new = _check(path)
+            return cls(path, is_new, lock, shared)
         except BaseException:
             os.close(lock)
             raise
@@ -76,6 +84,8 @@ class DataDirectory:
         """Mark the folder as ours, when all that belongs in it is there. Raises `CannotStart`."""
         if self.is_new:
             self._write("format", f"pubky-homeserver {FORMAT}\n")
+        if self._shared:
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def keypair(self, made: Keypair | None = None) -> Keypair:
         """The homeserver's key; at the first use a new one, or `made`. Raises `CannotStart`."""
@@ -134,10 +144,10 @@ def read_small(file: Path) -> str | None:
         raise CannotStart(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _take(lock: int, path: Path) -> None:
-    """Be the only process here, and leave a note who that is."""
+def _take(lock: int, path: Path, shared: bool) -> None:
+    """Be the only process here, or one of those that share it, and leave a note who that is."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
         raise CannotStart(
@@ -160,7 +170,8 @@ def _check(path: Path) -> bool:
     mark = read_small(path / "format")
     if mark is None:
         foreign = sorted(set(os.listdir(path)) - _BROUGHT)
-        unfinished = set(foreign) <= {"redis", "blobs"} and not (path / "redis" / "version").exists()
+        began = (path / "redis" / "version").exists() or _has_bodies(path)
+        unfinished = set(foreign) <= {"redis", "blobs"} and not began
         if foreign and not unfinished:
             raise CannotStart(
                 f"The data directory {path} holds something else ({', '.join(foreign[:3])}): choose an empty one with "
@@ -172,4 +183,13 @@ def _check(path: Path) -> bool:
         raise CannotStart(f"{path / 'format'} is damaged: it must say 'pubky-homeserver {FORMAT}'")
     if int(found[1]) > FORMAT:
         raise CannotStart(f"The data directory {path} was written by a newer version of this program: install that one")
+    if (path / "redis").is_dir() and not any((path / "redis").iterdir()) and _has_bodies(path):
+        raise CannotStart(
+            f"{path / 'redis'} (all accounts) is empty, though there are bodies in {path / 'blobs'}: bring it back "
+            "from a backup, or start with another --data-dir"
+        )
     return False
+
+
+def _has_bodies(path: Path) -> bool:
+    return any(file.is_file() for file in (path / "blobs").glob("[0-9a-f][0-9a-f]/*"))
