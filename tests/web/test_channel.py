@@ -485,6 +485,27 @@ async def test_half_closed_client_gets_its_answers(serve: Serve) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_half_closed_client_of_a_long_wait_has_gone(serve: Serve) -> None:
+    """A handler that may wait long takes a closed half for a client that left, and ends at once."""
+    ended: list[type] = []
+
+    async def answer(request: Request) -> None:
+        request.ends_with_input = True
+        try:
+            await Gate().passed()
+        except CancelledError:
+            ended.append(CancelledError)
+            raise
+
+    served = serve(answer)
+    client = await served.client(b"GET / HTTP/1.1\r\n\r\n")
+    await until(lambda: served.factory.requests == 1)
+    client.half_close()
+    await until(lambda: ended == [CancelledError])
+    assert await client.until_closed() == b""
+
+
+@pytest_twisted.ensureDeferred
 async def test_idle_client_that_closes_is_closed(serve: Serve) -> None:
     """A half-closed connection without a request, or in the middle of a head, is closed without a word."""
     served = serve(echo)

@@ -112,7 +112,10 @@ class Channel(Protocol):
         self._ended = True
         self._inbound.end()
         self._wake_reader()
-        if self._lingering is not None:
+        request = self._request
+        if request is not None and request.ends_with_input and not request.finished:
+            self.abort()
+        elif self._lingering is not None:
             self._close()
         else:
             self._advance()

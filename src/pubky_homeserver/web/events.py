@@ -128,6 +128,7 @@ class Events:
         stream = await self.feed.stream(query.cursors, query.paths, query.live, query.reverse, query.limit)
         try:
             with self.metrics.stream(self.clock):
+                request.ends_with_input = query.live
                 await self._send(request, stream)
         finally:
             stream.close()

@@ -313,6 +313,7 @@ class HttpRelay:
     @app.route("/inbox/<name>", methods=["GET", "HEAD"])
     async def look(self, request: Request, name: bytes) -> bytes:
         """Fetch a message and let it lie. 200 with the type that it came with; 404, 408, 503."""
+        request.ends_with_input = True
         return _show(request, await self._boxes.fetch(name, False, INBOX_WAIT))
 
     @app.route("/inbox/<name>", methods=["DELETE"])
@@ -329,6 +330,7 @@ class HttpRelay:
     @app.route("/inbox/<name>/await", methods=["GET", "HEAD"])
     async def acknowledgement(self, request: Request, name: bytes) -> bytes:
         """Wait until a message was received. 200; 404, 408, 503."""
+        request.ends_with_input = True
         await self._boxes.received(self._boxes.entry(name), INBOX_WAIT)
         return b""
 
@@ -343,6 +345,7 @@ class HttpRelay:
     @app.route("/link/<name>", methods=["GET", "HEAD"])
     async def take(self, request: Request, name: bytes) -> bytes:
         """Fetch a message, which erases it unless only its head is asked for. 200; 404, 408, 503."""
+        request.ends_with_input = True  # lest a message goes to nobody
         message = await self._boxes.fetch(name, request.method == b"GET", LINK_WAIT)
         request.setHeader(b"Deprecation", b"true")
         return _show(request, message)

@@ -70,11 +70,13 @@ class Request:
     Attributes: `method`; `uri`, the target as sent; `path` and `query`, the raw parts of it before and after the
     first `?`; `authority`, of a target in absolute form, else empty; `content_length`, None without one; `code`, of the
     answer; `begun`, the answer's head is sent; `finished`, all of it is; `gone`, the client vanished before that.
+    A handler that may wait long sets `ends_with_input`: then a client that closes its half of the connection counts as
+    gone at once. Others get their answer, for half-closing is how some clients end a request.
     """
 
     __slots__ = (
         "_body", "_chunked", "_connection", "_fields", "_first", "_left", "_lines", "_notices",
-        "authority", "begun", "closes", "code", "content_length", "finished", "gone",
+        "authority", "begun", "closes", "code", "content_length", "ends_with_input", "finished", "gone",
         "http10", "keep_alive", "method", "path", "query", "uri",
     )  # fmt: skip
 
@@ -117,6 +119,7 @@ class Request:
         self.begun = False
         self.finished = False
         self.gone = False
+        self.ends_with_input = False
         self.closes = False  # the connection ends with this answer
 
     def _framed(self) -> Body:
