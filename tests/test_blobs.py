@@ -145,6 +145,20 @@ async def test_strange_files(path: Path) -> None:
     assert await blobs.older_than(-1000, "", 100) == []
 
 
+@pytest_twisted.ensureDeferred
+async def test_pages_within_a_folder(path: Path) -> None:
+    """Bodies of one folder come in the order of their ids too, whatever order the disk has, page by page."""
+    blobs = make(path)
+    ids = [f"{folder}{os.urandom(15).hex()}" for folder in ("ab", "00", "ff") for _ in range(40)]
+    for blob in ids:
+        (path / blob[:2] / blob[2:]).touch()
+    seen: list[str] = []
+    while page := await blobs.older_than(-1000, seen[-1] if seen else "", 7):
+        seen += page
+        assert len(seen) <= len(ids)
+    assert seen == sorted(ids)
+
+
 KILLED = """
 import sys
 from pathlib import Path
