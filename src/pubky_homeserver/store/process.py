@@ -195,14 +195,18 @@ class EmbeddedRedis(Service):
 
     def _spawn(self, lock: int) -> _Child:
         child = _Child(self.reactor.seconds())
-        transport = self.reactor.spawnProcess(
-            child,
-            sys.executable,
-            [sys.executable, "-I", "-S", "-c", _DETACH, self.program.path, *self._options()],
-            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
-            childFDs={0: "w", 1: "r", 2: "r", 3: lock},
-        )
-        transport.closeStdin()
+        try:
+            transport = self.reactor.spawnProcess(
+                child,
+                sys.executable,
+                [sys.executable, "-I", "-S", "-c", _DETACH, self.program.path, *self._options()],
+                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+                childFDs={0: "w", 1: "r", 2: "r", 3: lock},
+            )
+        except OSError as error:  # too many processes or open files: it passes
+            child.how = f"cannot be started: {error}"
+        else:
+            transport.closeStdin()
         return child
 
     def _options(self) -> list[str]:
@@ -256,7 +260,10 @@ class EmbeddedRedis(Service):
         return False
 
     def _announce(self) -> None:
-        self._record(used=True)
+        try:
+            self._record(used=True)
+        except OSError as error:
+            self.log.error("The first use of {directory} is not noted: {error}", directory=self.directory, error=error)
         self.ready = True
         self.log.info("Redis {program} answers at {socket}", program=str(self.program), socket=self.socket)
         while self._waiting:
@@ -295,9 +302,12 @@ class EmbeddedRedis(Service):
         """The life of Redis ended with an error: by `stopService`, or before it could begin."""
         if failure.check(CancelledError):
             return
-        self.log.failure("Redis cannot be kept alive", failure=failure)
         trouble = failure.value
-        self._trouble = trouble if isinstance(trouble, CannotStart) else CannotStart(f"Redis: {trouble}")
+        if isinstance(trouble, CannotStart):
+            self._trouble = trouble
+        else:
+            self.log.failure("Redis cannot be kept alive", failure=failure)
+            self._trouble = CannotStart(f"Redis cannot be kept alive on {self.directory}: {trouble}")
         while self._waiting:
             self._waiting.pop(0).errback(self._trouble)
 
