@@ -251,14 +251,13 @@ async def test_between_two_looks(disk: Path) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_full_disk(length: int, disk: Path) -> None:
     """A disk that is full in spite of the reserve: `StorageFull`, and nothing stays behind, on the disk or open."""
-    blobs = make(disk / "blobs")
+    blobs = make(disk / "blobs", max_open=1)
     assert blobs.has_room()
     (disk / "ballast").write_bytes(bytes(free(disk) - PIECE // 2))
     for _ in range(3):
-        writer = await blobs.create()
+        writer = await soon(blobs.create())
         with pytest.raises(StorageFull):
             await write_all(writer, [BODY[:length]])
-        await writer.discard()
         assert len(files(disk)) == 1
         assert opened(disk) == []
     os.unlink(disk / "ballast")

@@ -1,0 +1,1 @@
+Large files are kept as immutable files that are whole or not there; overwritten ones go after `blobs.grace`, left-overs of broken writes after a day, and writes stop with 507 before the disk is full (`storage.reserve_mb`).
