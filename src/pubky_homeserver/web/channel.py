@@ -377,7 +377,7 @@ class HTTPFactory(Factory):
     clock: IReactorTime
     limits: Limits = field(factory=Limits)
     now: float = field(init=False, default=0.0)  # seconds since the epoch, at most one tick ago
-    date_line: bytes = field(init=False, default=b"")
+    _date: tuple[int, bytes] = field(init=False, default=(-1, b""))  # a second and its `Date` field
     draining: bool = field(init=False, default=False)
     connections: int = field(init=False, default=0)  # accepted since the start
     requests: int = field(init=False, default=0)  # begun since the start
@@ -388,6 +388,14 @@ class HTTPFactory(Factory):
 
     def __attrs_post_init__(self) -> None:
         self._crowd = Crowd(self.limits.connections_per_address, self.limits.exempt)
+
+    @property
+    def date_line(self) -> bytes:
+        """The `Date` field of this second: never before a `Last-Modified` that the same answer carries."""
+        second = int(self.clock.seconds())
+        if second != self._date[0]:
+            self._date = second, b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
+        return self._date[1]
 
     @property
     def open_connections(self) -> int:
@@ -413,7 +421,7 @@ class HTTPFactory(Factory):
         self._crowd.enter(channel.client_address)
         if self._ticking is None:
             self._ticking = self.clock.callLater(TICK, self._tick)
-            self._read_clock()
+            self.now = self.clock.seconds()
         return self.now
 
     def closed(self, channel: Channel) -> None:
@@ -448,13 +456,9 @@ class HTTPFactory(Factory):
 
     def _tick(self) -> None:
         self._ticking = self.clock.callLater(TICK, self._tick) if self._channels else None
-        self._read_clock()
+        self.now = self.clock.seconds()
         for channel in tuple(self._channels):
             try:
                 channel.look(self.now)
             except Exception:
                 self.log.failure("Looking after a connection failed")
-
-    def _read_clock(self) -> None:
-        self.now = self.clock.seconds()
-        self.date_line = b"Date: %b\r\n" % formatdate(self.now, usegmt=True).encode()
