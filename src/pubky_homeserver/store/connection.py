@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import hiredis
 import txredisapi
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,6 +31,8 @@ FIRST_RETRY = 0.05
 """Seconds before the first attempt to connect again; doubles up to `LAST_RETRY`."""
 
 LAST_RETRY = 1.0
+
+Word = str | bytes | int
 
 Reply = Any
 """bytes, int, None or a list of replies."""
@@ -54,10 +57,27 @@ def refusal_of(error: Exception) -> Exception:
     return error
 
 
+def _checked(reply: Reply) -> Reply:
+    if isinstance(reply, txredisapi.ResponseError):
+        raise refusal_of(reply)
+    if isinstance(reply, txredisapi.RedisError):
+        raise StoreAway from reply
+    return reply
+
+
+def _pack(words: Sequence[Word]) -> bytes:
+    # The library's own way takes a dozen times as long for the twenty words of a write.
+    return bytes(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type] # its stub means one word
+
+
 class _Talker(txredisapi.RedisProtocol):
-    """Counts answers."""
+    """Counts answers, and leaves them as they are."""
 
     answers = 0
+
+    def tryConvertData(self, data: Reply) -> Reply:
+        """Nothing is converted here; the library would walk through each list to find that out."""
+        return data
 
     def replyReceived(self, reply: Reply) -> None:
         """One answer has come."""
@@ -88,16 +108,27 @@ class Commands:
     _protocol: Any
     _scripts: Mapping[str, Script]
 
-    async def call(self, *words: str | bytes | int) -> Reply:
-        """Send one command. Raises `StoreAway`, `StorageFull`."""
-        try:
-            return await self._protocol.execute_command(*words)
-        except txredisapi.ConnectionError as error:
-            raise StoreAway from error
-        except txredisapi.ResponseError as error:
-            raise refusal_of(error) from error
+    async def call(self, *words: Word) -> Reply:
+        """Send one command. Raises `StoreAway`, `StorageFull`, and `ResponseError` for a mistake of ours."""
+        if not self._protocol.connected:
+            raise StoreAway
+        self._protocol.transport.write(_pack(words))
+        return _checked(await self._protocol.replyQueue.get())
 
-    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Reply:
+    async def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Reply]:
+        """Send commands in one go; they take effect in order, but others' may come in between. Raises as `call`."""
+        if not self._protocol.connected:
+            raise StoreAway
+        self._protocol.transport.write(b"".join(map(_pack, commands)))
+        answers = [self._protocol.replyQueue.get() for _ in commands]
+        return [_checked(await answer) for answer in answers]
+
+    async def transaction(self, commands: Sequence[Sequence[Word]]) -> list[Reply]:
+        """Send commands that take effect at one moment, in one round trip. Raises as `call`."""
+        *_, answers = await self.pipeline([("MULTI",), *commands, ("EXEC",)])
+        return [_checked(answer) for answer in answers]
+
+    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Word]) -> Reply:
         """Run a script, and give it to a Redis that has forgotten it. Raises as `call`."""
         script = self._scripts[name]
         try:
@@ -121,8 +152,7 @@ class Commands:
 
     async def teach(self) -> None:
         """Give Redis all scripts, so that no first call has to."""
-        for script in self._scripts.values():
-            await self.call("SCRIPT", "LOAD", script.text)
+        await self.pipeline([("SCRIPT", "LOAD", script.text) for script in self._scripts.values()])
 
 
 @define(eq=False)

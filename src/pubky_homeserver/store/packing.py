@@ -88,6 +88,8 @@ STAT = HASH + MODIFIED
 INLINE, BLOB, NEITHER = 0, 1, 2
 DEL, PUT = 0, 1
 
+_DEL, _PUT = Operation.DEL, Operation.PUT  # looking up a member of an enumeration takes longer than building a string
+
 _REIGN_SEQ = 5
 REIGN = 16 + _REIGN_SEQ
 """Bytes of a reign: log id and first number."""
@@ -158,14 +160,14 @@ def unpack_event(event_id: int, pubky: str, packed: bytes) -> Event:
     if head >> 6 == DEL:
         path_at = stat_at + (head & 7)
         seq = int.from_bytes(packed[stat_at:path_at], "big")
-        return Event(event_id, Operation.DEL, pubky, packed[path_at:].decode(), seq, digest)
+        return Event(event_id, _DEL, pubky, packed[path_at:].decode(), seq, digest)
     length_at = stat_at + STAT
     seq_at = length_at + (head >> 3 & 7)
     type_at = seq_at + (head & 7)
     content_type, path_at = _unpack_type(packed, type_at)
     return Event(
         event_id,
-        Operation.PUT,
+        _PUT,
         pubky,
         packed[path_at:].decode(),
         int.from_bytes(packed[seq_at:type_at], "big"),
@@ -175,6 +177,11 @@ def unpack_event(event_id: int, pubky: str, packed: bytes) -> Event:
         content_type,
         int.from_bytes(packed[stat_at + HASH : length_at], "big"),
     )
+
+
+def unpack_events(pubky: str, entries: list[tuple[bytes, list[bytes]]]) -> list[Event]:
+    """Read events of one account as XRANGE answers them: id and, of one field, name and value."""
+    return [unpack_event(int(stream_id[:-2]), pubky, fields[1]) for stream_id, fields in entries]
 
 
 def _unpack_type(packed: bytes, start: int) -> tuple[str, int]:

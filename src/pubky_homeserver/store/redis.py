@@ -30,6 +30,7 @@ from pubky_homeserver.store import schema
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.bounds import beyond, whole
 from pubky_homeserver.store.connection import Commands, Connection, Reply, Subscription
+from pubky_homeserver.store.feeds import Feeds, account_page
 from pubky_homeserver.store.migrations import open_schema
 from pubky_homeserver.store.packing import (
     REIGN,
@@ -41,7 +42,6 @@ from pubky_homeserver.store.packing import (
     pack_stat,
     pack_type,
     unpack_entry,
-    unpack_event,
     unpack_quota,
     unpack_session,
     unpack_token,
@@ -80,6 +80,7 @@ class RedisStore:
     _connection: Connection = field(init=False)
     _subscription: Subscription = field(init=False)
     _room: Room = field(init=False)
+    _feeds: Feeds = field(factory=Feeds, init=False)
     _opened: bool = field(default=False, init=False)
     # There was data once: an empty Redis is no new one any more.
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
@@ -117,6 +118,7 @@ class RedisStore:
         if not self._opened or found.durability != self.durability:
             for sentence in found.warnings():
                 self.log.warn("{sentence}", sentence=sentence)
+        self._feeds.forget()
         self._opened = True
         self.durability = found.durability
         self._room.note(found.used, found.limit)
@@ -353,16 +355,12 @@ class RedisStore:
     async def events(self, after: int, limit: int, private: bool) -> list[Event]:
         """See `IEntryStore`."""
         limit = min(limit, MAX_PAGE)
-        logs = (False, True) if private else (False,)
-        keys = [schema.NUMBERS]
-        for one in logs:
-            keys += [schema.feed(one), schema.log(one)]
         found: list[Event] = []
         while len(found) < limit:
             step = min(limit - len(found), STEP)
-            flat = await self._redis.run("events", keys, (found[-1].id if found else after, step))
-            found += [unpack_event(int(flat[at]), flat[at + 1].decode(), flat[at + 2]) for at in range(0, len(flat), 3)]
-            if len(flat) < 3 * step:
+            page = await self._feeds.page(self._redis, found[-1].id if found else after, step, private)
+            found += page
+            if len(page) < step:
                 break
         return found
 
@@ -371,31 +369,20 @@ class RedisStore:
     ) -> list[Event]:
         """See `IEntryStore`."""
         limit = min(limit, MAX_PAGE)
-        keys = [schema.log(one, pubky) for one, wanted in ((False, public), (True, private)) if wanted]
-        command, start, stop = ("XREVRANGE", "+", "-") if reverse else ("XRANGE", "-", "+")
+        logs = (False,) * public + (True,) * private
         found: list[Event] = []
-        while keys and len(found) < limit:
+        while logs and len(found) < limit:
             step = min(limit - len(found), STEP)
-            if found:
-                after = found[-1].id
-            if after is not None:
-                start = f"({max(after, 1)}-0" if reverse else f"({after}-0"  # Redis takes no bound below its first id
-            events = [
-                unpack_event(int(event_id[:-2]), pubky, fields[1])
-                for log in await self._redis.run("account_events", keys, (command, start, stop, step))
-                for event_id, fields in log
-            ]
-            events.sort(key=lambda event: event.id, reverse=reverse)
-            found += events[:step]
-            if len(events) < step:
+            page = await account_page(self._redis, pubky, found[-1].id if found else after, step, reverse, logs)
+            found += page
+            if len(page) < step:
                 break
         return found
 
     async def has_event(self, event_id: int) -> bool:
         """See `IEntryStore`."""
-        exact = f"{event_id}-0"
         feeds = (schema.feed(False), schema.feed(True))
-        return any(await self._redis.run("account_events", feeds, ("XRANGE", exact, exact, 1)))
+        return any(await self._redis.pipeline([("XRANGE", feed, event_id, event_id) for feed in feeds]))
 
     async def last_event_id(self) -> int:
         """See `IEntryStore`."""

@@ -33,6 +33,7 @@ while shallow == '1' and #found < limit do
     break
   end
   run = math.min(run * 2, 64)
+  start = '(' .. members[#members]
   for _, member in ipairs(members) do
     local path = path_of(member)
     local slash = path:find('/', #directory + 1, true)
@@ -45,7 +46,6 @@ while shallow == '1' and #found < limit do
       break
     end
     found[#found + 1] = path
-    start = '(' .. member
   end
 end
 

@@ -1,0 +1,96 @@
+"""Reading events: those of one account from its two logs, those of all accounts through the feeds that point to them.
+
+A feed holds ids and account numbers only; a page of it is read first, then the events of each account in it, all in one
+go. What lies in a log never changes, so the two steps need not be one. Two feeds, or two logs, are read at one moment:
+one after the other, an event could be committed in between, and who goes on after a younger one would never see it.
+"""
+
+from operator import attrgetter
+from typing import Any
+
+from attrs import define, field
+
+from pubky_homeserver.core.records import Event
+from pubky_homeserver.store import schema
+from pubky_homeserver.store.connection import Commands
+from pubky_homeserver.store.packing import unpack_events
+
+MAX_NAMES = 10_000
+"""Account numbers whose pubky is remembered; about 2 MB."""
+
+_by_id = attrgetter("id")
+
+
+@define(eq=False)
+class Feeds:
+    """Pages of events, of at most 500."""
+
+    _names: dict[bytes, str] = field(factory=dict, init=False)
+    # Account number → pubky. The first never means another account in the same data.
+
+    def forget(self) -> None:
+        """This may be other data."""
+        self._names.clear()
+
+    async def page(self, redis: Commands, after: int, count: int, private: bool) -> list[Event]:
+        """Events of all accounts after an id, ascending."""
+        # The pointers to one log in this page are all its events from the first to the last of them: one read each.
+        ranges: dict[tuple[bytes, bool], list[Any]] = {}
+        for stream_id, of_private, number in await self._pointers(redis, after, count, private):
+            found = ranges.setdefault((number, of_private), [stream_id, stream_id, 0])
+            found[1] = stream_id
+            found[2] += 1
+        await self._learn(redis, {number for number, _ in ranges})
+        logs = await redis.pipeline(
+            [
+                ("XRANGE", schema.log(of_private, self._names[number]), first, last, "COUNT", size)
+                for (number, of_private), (first, last, size) in ranges.items()
+            ]
+        )
+        pages = [unpack_events(self._names[number], log) for (number, _), log in zip(ranges, logs, strict=True)]
+        if len(pages) == 1:
+            return pages[0]
+        return sorted((event for page in pages for event in page), key=_by_id)
+
+    async def _pointers(
+        self, redis: Commands, after: int, count: int, private: bool
+    ) -> list[tuple[bytes, bool, bytes]]:
+        """Stream id, whether it is a private one, and account number of the events after an id."""
+
+        def read(private: bool) -> tuple[str | int, ...]:
+            return ("XRANGE", schema.feed(private), f"({after}-0", "+", "COUNT", count)
+
+        if not private:
+            return [(stream_id, False, fields[1]) for stream_id, fields in await redis.call(*read(False))]
+        feeds = await redis.transaction([read(False), read(True)])
+        both = [
+            (stream_id, of_private, fields[1])
+            for of_private, feed in zip((False, True), feeds, strict=True)
+            for stream_id, fields in feed
+        ]
+        both.sort(key=lambda pointer: int(pointer[0][:-2]))
+        return both[:count]
+
+    async def _learn(self, redis: Commands, numbers: set[bytes]) -> None:
+        if unknown := sorted(numbers - self._names.keys()):
+            if len(self._names) > MAX_NAMES:
+                self._names.clear()
+                unknown = sorted(numbers)
+            names = await redis.call("HMGET", schema.NUMBERS, *unknown)
+            self._names.update((number, name.decode()) for number, name in zip(unknown, names, strict=True))
+
+
+async def account_page(
+    redis: Commands, pubky: str, after: int | None, count: int, reverse: bool, logs: tuple[bool, ...]
+) -> list[Event]:
+    """Events of one account beyond an id; `logs`: of its public (False) and private (True) one."""
+    command, start, stop = ("XREVRANGE", "+", "-") if reverse else ("XRANGE", "-", "+")
+    if after is not None:
+        start = f"({max(after, 1)}-0" if reverse else f"({after}-0"  # Redis takes no bound below its first id
+    commands = [(command, schema.log(private, pubky), start, stop, "COUNT", count) for private in logs]
+    if len(commands) == 1:
+        return unpack_events(pubky, await redis.call(*commands[0]))
+    found = await redis.transaction(commands)
+    events = [event for log in found for event in unpack_events(pubky, log)]
+    events.sort(key=_by_id, reverse=reverse)
+    return events[:count]
