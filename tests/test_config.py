@@ -171,6 +171,7 @@ BAD = {
     "admin.listen_socket": ['"*:1"', '"127.0.0.1"'],
     "admin.admin_password": ['""', "12345", '["x"]'],
     "metrics.enabled": ["0"],
+    "drive.websites": ['"yes"'],
     "metrics.listen_socket": ['"127.0.0.1:"', '"127.0.0.1:٣"'],
     "pkdns.public_ip": ['"localhost"', '"1.2.3"', "1"],
     "pkdns.public_icann_http_port": ["0", "65536", '"80"'],

@@ -24,6 +24,10 @@ class Accounts:
         account = Account(pubky, self._now())
         await self.store.sign_up(account, session, token if self.token_required else None, self.token_required)
 
+    async def account(self, pubky: str) -> Account | None:
+        """The account of a key."""
+        return await self.store.account(pubky)
+
     async def signup_token(self, text: str) -> SignupToken:
         """What became of a signup token.
 

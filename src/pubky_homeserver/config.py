@@ -166,6 +166,7 @@ class Drive:
     """The client API."""
 
     icann_listen_socket: Socket = _listen("127.0.0.1:6286")
+    websites: bool = _flag(True)
 
 
 @frozen

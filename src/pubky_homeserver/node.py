@@ -146,9 +146,9 @@ class Homeserver(Service):
         storage = Storage(store, blobs, clock, self.config.storage.default_limit, self.config.storage.inline_limit)
         self._undo.append(lambda: Deferred.fromCoroutine(storage.drain()))
         feed = Feed(store, store, clock, metrics)
-        sites: dict[str, Answer] = {
-            "client": client_site(accounts, Sessions(store, clock), storage, feed, metrics, clock).answer
-        }
+        key, websites = self.keypair.public_key.z32, self.config.drive.websites
+        client = client_site(accounts, Sessions(store, clock), storage, feed, metrics, clock, key, websites)
+        sites: dict[str, Answer] = {"client": client.answer}
         if "admin" in self.listeners:
             rooms = {"disk": blobs.has_room}
             health = Health(accounts, rooms, lambda: publisher.publication() if self.works else None, clock)

@@ -95,7 +95,7 @@ async def ask(
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
     reader = _Reader("\r\n".join(lines).encode("latin-1") + (body or b""), head_only=method == "HEAD")
     endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-    factory = Factory.forProtocol(lambda: reader)  # type: ignore[arg-type]  # any callable will do
+    factory = Factory.forProtocol(lambda: reader)
     factory.noisy = False
     await endpoint.connect(factory)
     return await reader.done

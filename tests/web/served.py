@@ -5,8 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from attrs import define, field, frozen
-from pubky_homeserver.testing import MemoryBlobs
-from twisted.internet import reactor
+from twisted.internet import reactor as _reactor
 from twisted.internet.task import Clock
 
 from pkarr.keys import Keypair
@@ -18,9 +17,15 @@ from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
+from pubky_homeserver.testing import MemoryBlobs
 from pubky_homeserver.web.channel import HTTPFactory
 from pubky_homeserver.web.site import client_site
 from tests.web.client import Answer, ask
+
+reactor: Any = _reactor
+
+HOMESERVER = Keypair(bytes(32)).public_key.z32
+"""The homeserver's own key, as in the recorded transcripts."""
 
 NOW = 1_795_387_747.0
 """When the tests happen: seconds since the epoch."""
@@ -64,7 +69,7 @@ class Served:
         host: str | None = "127.0.0.1",
     ) -> Answer:
         """One request."""
-        return await ask(reactor, self.port, method, target, headers, body, host)  # type: ignore[arg-type]
+        return await ask(reactor, self.port, method, target, headers, body, host)
 
     async def sign_up(self, capabilities: str = "/:rw", token: str | None = None) -> User:
         """A new user, signed up over HTTP."""
@@ -88,16 +93,16 @@ class Served:
 
 
 @asynccontextmanager
-async def served(token_required: bool = False, **storage: Any) -> AsyncIterator[Served]:
+async def served(token_required: bool = False, websites: bool = True, **storage: Any) -> AsyncIterator[Served]:
     """A homeserver that answers on a port of its own."""
     clock = Clock()
     clock.advance(NOW)
     store, blobs, metrics = MemoryStore(clock), MemoryBlobs(clock), ServerMetrics()
     accounts, sessions = Accounts(store, clock, token_required), Sessions(store, clock)
     files, feed = Storage(store, blobs, clock, **storage), Feed(store, store, clock, metrics)
-    site = client_site(accounts, sessions, files, feed, metrics, clock)
-    factory = HTTPFactory(site.answer, reactor)  # type: ignore[arg-type]  # the sockets' time is real
-    listening: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+    site = client_site(accounts, sessions, files, feed, metrics, clock, HOMESERVER, websites)
+    factory = HTTPFactory(site.answer, reactor)
+    listening: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
     feed.startService()
     try:
         yield Served(clock, store, blobs, files, feed, accounts, sessions, metrics, listening.getHost().port)

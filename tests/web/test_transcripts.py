@@ -22,9 +22,6 @@ TOKEN_TIME = slice(75, 83)
 LATER = re.compile(r"/auth/grant/|^Authorization: Bearer ")
 """Requests of a part that is not built yet: grants."""
 
-WEBSITE = "root host user (website)"
-"""The one request to a website."""
-
 DIFFERENT = {
     "info host user": "fewer features are promised until they are there",
 }
@@ -38,7 +35,7 @@ def _load(file: str, part: str) -> list[dict[str, Any]]:
 def _is_later(record: dict[str, Any]) -> bool:
     request = record["request"]
     lines = [request["path"], *(f"{name}: {value}" for name, value in request["headers"].items())]
-    return any(LATER.search(line) for line in lines) or record["name"] == WEBSITE
+    return any(LATER.search(line) for line in lines)
 
 
 class Replay:
@@ -156,5 +153,3 @@ async def _replay(server: Served, records: list[dict[str, Any]]) -> None:
                 raise AssertionError(f"{record['name']}: {error}") from error
         if record["request"]["path"].startswith("/signup_tokens/"):
             server.clock.advance(6)  # look-ups of signup tokens are limited
-
-

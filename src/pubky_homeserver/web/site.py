@@ -29,9 +29,10 @@ from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.routes import Route, route
 from pubky_homeserver.web.target import Target, addressed, key_in, relative, tenant_of
 from pubky_homeserver.web.texts import PLAIN, json_body
+from pubky_homeserver.web.websites import Websites, page_of
 
 FEATURES = ("path-addressed-storage",)
-"""What clients may count on, in the protocol's order."""
+"""What clients may count on anyway."""
 
 SIGNUP_TOKEN_REQUESTS = 10
 """Look-ups of signup tokens that one client may make in a minute, lest somebody tries them all."""
@@ -44,6 +45,8 @@ EXPOSED = b"retry-after,lock-token,timeout"
 class Home:
     """The homeserver itself."""
 
+    features: tuple[str, ...]
+    """What clients may count on, in the protocol's order."""
     app: ClassVar[Klein] = Klein()
 
     @app.route("/", methods=["GET", "HEAD"])
@@ -56,7 +59,7 @@ class Home:
     async def info(self, request: Request, target: Target) -> bytes:
         """Say what this homeserver can do, by names that clients know."""
         request.setHeader(b"Cache-Control", b"no-store")
-        return json_body(request, {"features": list(FEATURES)})
+        return json_body(request, {"features": list(self.features)})
 
 
 @define(eq=False)
@@ -69,6 +72,11 @@ class ClientSite:
     events: Events
     credentials: Credentials
     metrics: ServerMetrics
+    websites: Websites | None
+    """The users' sites; None if they are not shown."""
+    homeserver: str
+    """This homeserver's own key."""
+    _page: Route | None = field(init=False, default=None)
     _exact: dict[bytes, Route] = field(init=False)
     # Raw path → its route.
     _signup_token: Route = field(init=False)
@@ -86,6 +94,8 @@ class ClientSite:
             b"/events-stream": route(events, {"GET": "stream"}, private=True),
         }
         self._signup_token = route(auth, {"GET": "signup_token"})
+        if self.websites is not None:
+            self._page = route(self.websites.app, {"GET": "show", "HEAD": "show"})
         methods = {"GET": "get", "HEAD": "head", "PUT": "put", "DELETE": "delete"}
         self._storage = route(files, methods, separator=b", ")
         self._relative = route(files, methods)
@@ -103,6 +113,16 @@ class ClientSite:
         if target is not None:
             await self._answer_storage(request, target, self._storage)
             return
+        if self._page is not None:
+            try:
+                page = page_of(request, self.homeserver)
+            except InvalidRequest as refusal:
+                refuse(request, refusal, _dress)
+                return
+            if page is not None:
+                _dress_page(request, False)
+                await answer_with(request, self._page.methods[request.method](request, page), _dress_page)
+                return
         found = self._route(request.path)
         if found is self._relative:
             await self._answer_storage(request, relative(request), found)
@@ -149,21 +169,31 @@ def client_site(
     feed: Feed,
     metrics: ServerMetrics,
     clock: IReactorTime,
+    homeserver: str,
+    websites: bool = True,
 ) -> ClientSite:
-    """The client API over the rooms that do the work."""
+    """The client API over the rooms that do the work. `websites`: whether users' sites are shown."""
     credentials = Credentials(sessions)
     token_limit = RequestLimit(SIGNUP_TOKEN_REQUESTS, 60.0, clock)
     return ClientSite(
-        Home(),
+        Home((*FEATURES, "websites") if websites else FEATURES),
         Auth(accounts, sessions, credentials, clock, token_limit, metrics),
         Files(storage),
         Events(feed, credentials, clock, metrics),
         credentials,
         metrics,
+        Websites(accounts, storage) if websites else None,
+        homeserver,
     )
 
 
 def _dress(request: Request, refused: bool) -> None:
+    add_cors(request, EXPOSED)
+
+
+def _dress_page(request: Request, refused: bool) -> None:
+    request.setHeader(b"Cache-Control", b"no-cache")
+    request.setHeader(b"X-Content-Type-Options", b"nosniff")
     add_cors(request, EXPOSED)
 
 

@@ -1,0 +1,1 @@
+Users' websites: a site at `<key>` and `<label>.<key>`, from the files below `/pub/website/`.
