@@ -164,6 +164,24 @@ class PreconditionFailed(Refused):
     text = "The file is not in the state that this write requires; read it again and retry"
 
 
+class Locked(Refused):
+    """Somebody holds the lock of the path."""
+
+    text = "Resource is locked"
+
+
+class LockLost(Refused):
+    """Of the lock tokens that the request names none is that of a live lock on the path."""
+
+    text = "The If header does not name the live lock on this path"
+
+
+class LockUnknown(Refused):
+    """There is no lock to give back: it is over, or was never there."""
+
+    text = "No lock with this token on this path"
+
+
 # --- what is left -------------------------------------------------------------------------------------------------
 
 

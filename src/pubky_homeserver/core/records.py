@@ -72,6 +72,16 @@ class Entry:
     """Number of the write in its log (the account's public or private one); given by the store."""
 
 
+@frozen
+class Lock:
+    """The right to write a path, as it was granted."""
+
+    token: str = field(repr=False)
+    """Who knows it holds the lock."""
+    seconds: int
+    """How long it lives from the grant on, unless somebody refreshes it."""
+
+
 class Operation(StrEnum):
     """What an event says of its path."""
 
