@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
@@ -14,6 +15,14 @@ import pytest_twisted
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.store.leftover import Lock, holders
 from tests.store.embedded import PROGRAM, answers, ask, is_alive, listens, process_of, reactor
+
+ANOTHER_LOCK = """
+import fcntl, signal, sys
+fcntl.lockf(sys.stdin, fcntl.LOCK_EX)
+print("locked", flush=True)
+signal.pause()
+"""
+# Holds a lock of the other kind (POSIX), which has nothing to do with ours.
 
 
 class LeftOver:
@@ -166,16 +175,22 @@ async def test_the_redis_of_another_directory(left: LeftOver, tmp_path: Path) ->
 
 @pytest_twisted.ensureDeferred
 async def test_holders(left: LeftOver) -> None:
-    """Only who has the lock counts, not who merely has the file open, such as a backup."""
+    """Only who has the lock counts, not who merely has the file open, such as a backup, or has another kind of lock."""
     process = left.start()
     await answers(left.socket)
-    with open(left.directory / "lock") as file:
-        reader = subprocess.Popen(["sleep", "60"], stdin=file)
+    with open(left.directory / "lock", "r+") as file:
+        readers = [
+            subprocess.Popen(["sleep", "60"], stdin=file, stdout=subprocess.PIPE, text=True),
+            subprocess.Popen([sys.executable, "-c", ANOTHER_LOCK], stdin=file, stdout=subprocess.PIPE, text=True),
+        ]
         try:
+            assert readers[1].stdout is not None
+            assert readers[1].stdout.readline() == "locked\n"
             assert holders(file.fileno()) == [process.pid]
         finally:
-            reader.kill()
-            reader.wait()
+            for reader in readers:
+                reader.kill()
+                reader.communicate()
     assert await process_of(left.socket) == process.pid
     assert is_alive(process.pid)
 

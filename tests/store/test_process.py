@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import LogLevel, capturedLogs
 
 from pubky_homeserver.core.errors import CannotStart
-from pubky_homeserver.store.process import EmbeddedRedis
+from pubky_homeserver.store.process import SETTLED, EmbeddedRedis
 from pubky_homeserver.store.program import Program, Record, choose_program, find_programs
 from tests.store.embedded import ask, heard, is_alive, listens, process_of, reactor, start_parent, until
 
@@ -35,10 +35,10 @@ async def make(directory: Path) -> AsyncIterator[Make]:
     """Makes and starts an embedded Redis on the directory; ends it at the end."""
     made = []
 
-    def start(program: Program | None = None, **options: Any) -> EmbeddedRedis:
+    def start(program: Program | None = None, settled: float = SETTLED, **options: Any) -> EmbeddedRedis:
         redis = EmbeddedRedis.prepare(reactor, directory, **options)
-        if program is not None:
-            redis.program = program
+        redis.settled = settled
+        redis.program = program or redis.program
         made.append(redis)
         redis.startService()
         return redis
@@ -113,12 +113,13 @@ async def test_everysec(make: Make) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_its_environment(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_its_environment(make: Make, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the homeserver knows from its environment, the admin password perhaps, is not Redis' business."""
     monkeypatch.setenv("PUBKY_API_KEY", "secret")
-    redis = make()
+    program = choose_program(directory, find_programs(os.get_exec_path()))
+    redis = make(script(directory, f'env > "{directory}/environment"; exec {program.path} "$@"'))
     await redis.whenReady()
-    assert b"secret" not in Path(f"/proc/{await process_of(redis.socket)}/environ").read_bytes()
+    assert "secret" not in (directory / "environment").read_text()
 
 
 @pytest_twisted.ensureDeferred
@@ -128,6 +129,23 @@ async def test_the_record(make: Make, directory: Path) -> None:
     assert Record.read(directory) == Record(redis.program.version, used=False)
     await redis.whenReady()
     assert Record.read(directory) == Record(redis.program.version, used=True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_record_never_goes_back(make: Make, directory: Path) -> None:
+    """What was written by a later patch, and that it was used at all, stays on record whatever comes of a start."""
+    redis = make()
+    await redis.whenReady()
+    await redis.stopService()
+    major, minor, _ = redis.program.version
+    Record((major, minor, 999_999), used=True).write(directory)
+    broken = make(script(directory, "exit 1"))
+    await until(lambda: broken.restarts)
+    await broken.stopService()
+    assert Record.read(directory) == Record((major, minor, 999_999), used=True)
+    again = make()
+    await again.whenReady()
+    assert Record.read(directory) == Record((major, minor, 999_999), used=True)
 
 
 @pytest_twisted.ensureDeferred
@@ -195,7 +213,7 @@ async def test_started_again(make: Make) -> None:
 @pytest_twisted.ensureDeferred
 async def test_keeps_trying(make: Make, directory: Path) -> None:
     """A Redis that ends again and again is started again and again, ever later; the log says what to do."""
-    program = script(directory, f'echo start >> "{directory}/starts"; echo "I/O error"; exit 3')
+    program = script(directory, f'echo start >> "{directory}/starts"; printf "I/O "; sleep 0.05; echo error; exit 3')
     with capturedLogs() as logs:
         redis = make(program)
         ready = redis.whenReady()
@@ -208,6 +226,15 @@ async def test_keeps_trying(make: Make, directory: Path) -> None:
     assert advice["words"] == "I/O error"
     redis.program = choose_program(directory, find_programs(os.get_exec_path()))  # the operator puts it right
     await ready
+
+
+@pytest_twisted.ensureDeferred
+async def test_started_again_after_a_long_life(make: Make, directory: Path) -> None:
+    """Only quick ends make the waits longer; after a life of some length the first wait is the shortest again."""
+    with capturedLogs() as logs:
+        redis = make(script(directory, "exit 1"), settled=0.0)
+        await until(lambda: redis.restarts == 3)
+    assert {event["delay"] for event in logs if "it is started again" in event["log_format"]} == {0.1}
 
 
 @pytest_twisted.ensureDeferred

@@ -136,6 +136,7 @@ class EmbeddedRedis(Service):
     """The path where it listens."""
     appendfsync: str = "always"
     patience: float = STOP_PATIENCE
+    settled: float = SETTLED
     ready: bool = field(default=False, init=False)
     """Whether Redis has answered since it was last started."""
     restarts: int = field(default=0, init=False)
@@ -281,7 +282,7 @@ class EmbeddedRedis(Service):
 
     def _note_end(self, child: _Child) -> float:
         """Log that Redis ended; returns the seconds to wait before the next start."""
-        quick = self.reactor.seconds() - child.began < SETTLED
+        quick = self.reactor.seconds() - child.began < self.settled
         self._failures = self._failures + 1 if quick else 0
         delay = min(FIRST_DELAY * 2.0 ** min(max(self._failures - 1, 0), 10), LAST_DELAY)
         self.log.error("Redis ended ({how}); it is started again in {delay} s", how=child.how, delay=delay)
