@@ -1,6 +1,7 @@
 """Events for everybody who follows: the text feed `/events/` and the stream `/events-stream` (server-sent events)."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import ClassVar
 
 from attrs import field, frozen
@@ -14,6 +15,7 @@ from pubky_homeserver.core.records import Event
 from pubky_homeserver.feed import EventStream, Feed
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.web.credentials import NOBODY, Credentials
+from pubky_homeserver.web.pages import Pages
 from pubky_homeserver.web.queries import flag_of, limit_of, pairs_of, whole_number
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.target import Target, key_in
@@ -94,6 +96,7 @@ class Events:
     credentials: Credentials
     clock: IReactorTime
     metrics: ServerMetrics = field(repr=False)
+    _pages: Pages = field(factory=Pages, init=False, repr=False)
     app: ClassVar[Klein] = Klein()
 
     @app.route("/events/", methods=["GET", "HEAD"])
@@ -105,15 +108,16 @@ class Events:
         text = query.get("cursor", "").removeprefix("pubky://")
         after = await self.feed.cursor(text) if text else 0
         limit = limit_of(query)
-        began = self.clock.seconds()
-        events = await self.feed.page(after, limit) if limit else []
-        self.metrics.events_query(int((self.clock.seconds() - began) * 1000))
         request.setHeader(b"Content-Type", b"text/plain")
-        if not events:
-            return b""
-        lines = [f"{event.operation} pubky://{event.pubky}{event.path}" for event in events]
-        lines.append(f"cursor: {events[-1].id}")
-        return "\n".join(lines).encode()
+        page = self._pages.get((after, limit))
+        if page is None:
+            began = self.clock.seconds()
+            events = await self.feed.page(after, limit) if limit else []
+            self.metrics.events_query(int((self.clock.seconds() - began) * 1000))
+            page = text_of(events)
+            if len(events) == limit:  # it is full, and stays as it is
+                self._pages.keep((after, limit), page)
+        return page
 
     @app.route("/events-stream", methods=["GET"])
     async def stream(self, request: Request, target: Target) -> None:
@@ -139,6 +143,15 @@ class Events:
         while (batch := await stream.batch(KEEP_ALIVE)) is not None:
             await request.write(b"".join(map(frame, batch)) or b":\n\n")
         request.finish()
+
+
+def text_of(events: Sequence[Event]) -> bytes:
+    """A page of the text feed; nothing at all if there are no events."""
+    if not events:
+        return b""
+    lines = [f"{event.operation} pubky://{event.pubky}{event.path}" for event in events]
+    lines.append(f"cursor: {events[-1].id}")
+    return "\n".join(lines).encode()
 
 
 def frame(event: Event) -> bytes:
