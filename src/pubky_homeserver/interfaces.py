@@ -14,6 +14,7 @@ from pubky_homeserver.core.records import (
     Account,
     Entry,
     Event,
+    Lock,
     LogState,
     Session,
     SignupToken,
@@ -77,7 +78,9 @@ class IEntryStore(Interface):
     async def entry(pubky: str, path: str) -> Entry | None:
         """The entry at a path, small body included."""
 
-    async def check_put(pubky: str, path: str, length: int | None, default_limit: int | None) -> None:
+    async def check_put(
+        pubky: str, path: str, length: int | None, default_limit: int | None, tokens: Sequence[str] | None = ()
+    ) -> None:
         """Raise, in the same order, what `put` would raise whatever the body is; `length` is None if not announced."""
 
     async def put(
@@ -87,6 +90,7 @@ class IEntryStore(Interface):
         announced: bool,
         if_match: Sequence[str] | None = None,
         if_none_match: bool = False,
+        tokens: Sequence[str] | None = (),
     ) -> Event:
         """Make `entry` what its path holds: entry, usage, event, digest in one atomic step.
 
@@ -94,18 +98,26 @@ class IEntryStore(Interface):
         told the length before, then the quota is checked first. `if_match`: entity tags (quoted base64 of the hash),
         one of which must be the current one (`*`: any); `if_none_match`: there must be no entry.
 
-        Raises, in this order: `NotFound` (no account), `UserDisabled`, `QuotaExceeded` (if announced),
-        `WriteNotAllowed`, `Collision`, `PreconditionFailed`, `QuotaExceeded`. The blob of a replaced entry gets its
-        grace, and if the write is refused the new one stays an orphan for the sweep.
+        `tokens`: those of locks that the write names. The live lock of the path is *held* by a write that names it: it
+        lives `HELD_SECONDS` from then on, at least. None: the path was found free when the write began (`check_put`),
+        and a lock that somebody took since does not stop it.
+
+        Raises, in this order: `NotFound` (no account), `UserDisabled`, `QuotaExceeded` (if announced), `Locked` (no
+        tokens, and a live lock), `LockLost` (tokens, and none is the live lock's), `WriteNotAllowed`, `Collision`,
+        `PreconditionFailed`, `QuotaExceeded`. The blob of a replaced entry gets its grace, and if the write is refused
+        the new one stays an orphan for the sweep.
         """
 
-    async def check_delete(pubky: str, path: str) -> None:
+    async def check_delete(pubky: str, path: str, tokens: Sequence[str] | None = ()) -> None:
         """Raise what `delete` would raise, conditions aside."""
 
-    async def delete(pubky: str, path: str, if_match: Sequence[str] | None = None) -> Event:
-        """Remove the entry at a path.
+    async def delete(
+        pubky: str, path: str, if_match: Sequence[str] | None = None, tokens: Sequence[str] | None = ()
+    ) -> Event:
+        """Remove the entry at a path; conditions and tokens as in `put`.
 
-        Raises, in this order: `NotFound` (account, then entry), `WriteNotAllowed`, `PreconditionFailed`.
+        Raises, in this order: `NotFound` (no account), `Locked`, `LockLost`, `NotFound` (no entry), `WriteNotAllowed`,
+        `PreconditionFailed`.
         """
 
     async def listing(pubky: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool) -> list[str]:
@@ -149,6 +161,22 @@ class IEntryStore(Interface):
 
     async def forget_blobs(blobs: Iterable[str]) -> None:
         """Drop the memory of expired blobs, after their files are gone."""
+
+
+class ILockStore(Interface):
+    """Locks by account and path. A lock whose time is over is as if it had never been."""
+
+    async def lock(pubky: str, path: str, lock: Lock) -> None:
+        """Keep a new lock for its seconds. Raises `Locked`, also to whoever holds the live one."""
+
+    async def refresh(pubky: str, path: str, tokens: Sequence[str], seconds: int) -> Lock:
+        """Let the lock that one of the tokens names live so long from now on. Raises `LockLost`."""
+
+    async def hold(pubky: str, path: str, tokens: Sequence[str]) -> None:
+        """Let it live `HELD_SECONDS` from now on, at least. Raises `LockLost`."""
+
+    async def unlock(pubky: str, path: str, token: str) -> None:
+        """End the lock with this token. Raises `LockUnknown`."""
 
 
 class IBlobWriter(Interface):

@@ -41,6 +41,7 @@ from pubky_homeserver.core.records import (
     Totals,
 )
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
+from pubky_homeserver.store.locks import MemoryLocks
 
 MAX_PAGE = 1000
 """Paths or events of one page."""
@@ -76,6 +77,8 @@ class MemoryStore:
     clock: IReactorTime
     grace: int = 3600
     """Seconds that the blob of a replaced or deleted entry is kept."""
+    locks: MemoryLocks = field(init=False)
+    """What writes ask for their locks."""
     _accounts: dict[str, _Files] = field(factory=dict, init=False)
     # Pubky → account.
     _tokens: dict[str, SignupToken] = field(factory=dict, init=False)
@@ -91,6 +94,10 @@ class MemoryStore:
     _graces: dict[str, int] = field(factory=dict, init=False)
     # Blob → when its grace is over.
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
+
+    @locks.default
+    def _make_locks(self) -> MemoryLocks:
+        return MemoryLocks(self.clock)
 
     # --- accounts -------------------------------------------------------------------------------------------------
 
@@ -187,11 +194,14 @@ class MemoryStore:
         files = self._accounts.get(pubky)
         return files.entries.get(path) if files else None
 
-    async def check_put(self, pubky: str, path: str, length: int | None, default_limit: int | None) -> None:
+    async def check_put(
+        self, pubky: str, path: str, length: int | None, default_limit: int | None, tokens: Sequence[str] | None = ()
+    ) -> None:
         """See `IEntryStore`."""
         files = self._writable(pubky)
         if length is not None:
             _check_quota(files, path, length, default_limit)
+        await self.locks.check(pubky, path, tokens)
         _check_path(files, path)
 
     async def put(
@@ -202,10 +212,11 @@ class MemoryStore:
         announced: bool,
         if_match: Sequence[str] | None = None,
         if_none_match: bool = False,
+        tokens: Sequence[str] | None = (),
     ) -> Event:
         """See `IEntryStore`."""
         path = entry.path
-        await self.check_put(pubky, path, entry.length if announced else None, default_limit)
+        await self.check_put(pubky, path, entry.length if announced else None, default_limit, tokens)
         files = self._files(pubky)
         old = files.entries.get(path)
         if if_none_match and old is not None:
@@ -224,16 +235,19 @@ class MemoryStore:
         files.entries[path] = evolve(entry, seq=event.seq)
         return event
 
-    async def check_delete(self, pubky: str, path: str) -> None:
+    async def check_delete(self, pubky: str, path: str, tokens: Sequence[str] | None = ()) -> None:
         """See `IEntryStore`."""
         files = self._files(pubky)
+        await self.locks.check(pubky, path, tokens)
         if path not in files.entries:
             raise NotFound
         _check_allowed(files, path)
 
-    async def delete(self, pubky: str, path: str, if_match: Sequence[str] | None = None) -> Event:
+    async def delete(
+        self, pubky: str, path: str, if_match: Sequence[str] | None = None, tokens: Sequence[str] | None = ()
+    ) -> Event:
         """See `IEntryStore`."""
-        await self.check_delete(pubky, path)
+        await self.check_delete(pubky, path, tokens)
         files = self._files(pubky)
         old = files.entries[path]
         _check_match(old, if_match)

@@ -31,6 +31,7 @@ from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.bounds import beyond, whole
 from pubky_homeserver.store.connection import Commands, Connection, Reply, Subscription
 from pubky_homeserver.store.feeds import Feeds, account_page
+from pubky_homeserver.store.locks import RedisLocks, pack_tokens
 from pubky_homeserver.store.migrations import open_schema
 from pubky_homeserver.store.packing import (
     REIGN,
@@ -122,6 +123,11 @@ class RedisStore:
         self._opened = True
         self.durability = found.durability
         self._room.note(found.used, found.limit)
+
+    @property
+    def locks(self) -> RedisLocks:
+        """What writes ask for their locks."""
+        return RedisLocks(lambda: self._redis)
 
     @property
     def _redis(self) -> Commands:
@@ -255,13 +261,15 @@ class RedisStore:
         )
         return unpack_entry(members[0]) if members else None
 
-    async def check_put(self, pubky: str, path: str, length: int | None, default_limit: int | None) -> None:
+    async def check_put(
+        self, pubky: str, path: str, length: int | None, default_limit: int | None, tokens: Sequence[str] | None = ()
+    ) -> None:
         """See `IEntryStore`."""
         self._check_room()
         refusal = await self._redis.run(
             "check_put",
-            (schema.account(pubky), schema.entries(pubky)),
-            (schema.log_name(is_private(path)), path, _optional(length), _optional(default_limit)),
+            (schema.account(pubky), schema.entries(pubky), schema.lock(pubky, path)),
+            (schema.log_name(is_private(path)), path, _optional(length), _optional(default_limit), pack_tokens(tokens)),
         )
         _check(refusal)
 
@@ -273,6 +281,7 @@ class RedisStore:
         announced: bool,
         if_match: Sequence[str] | None = None,
         if_none_match: bool = False,
+        tokens: Sequence[str] | None = (),
     ) -> Event:
         """See `IEntryStore`."""
         self._check_room()
@@ -281,7 +290,7 @@ class RedisStore:
         kind, body = pack_body(entry)
         reply = await self._redis.run(
             "put",
-            _write_keys(pubky, private),
+            _write_keys(pubky, path),
             (
                 schema.log_name(private),
                 path,
@@ -297,6 +306,7 @@ class RedisStore:
                 int(if_none_match),
                 schema.BLOBS,
                 self.grace * 1_000_000,
+                pack_tokens(tokens),
             ),
         )
         event_id, seq, digest = _check(reply)
@@ -313,18 +323,21 @@ class RedisStore:
             entry.modified,
         )
 
-    async def check_delete(self, pubky: str, path: str) -> None:
+    async def check_delete(self, pubky: str, path: str, tokens: Sequence[str] | None = ()) -> None:
         """See `IEntryStore`."""
-        keys = (schema.account(pubky), schema.entries(pubky))
-        _check(await self._redis.run("check_delete", keys, (schema.log_name(is_private(path)), path)))
+        keys = (schema.account(pubky), schema.entries(pubky), schema.lock(pubky, path))
+        arguments = (schema.log_name(is_private(path)), path, pack_tokens(tokens))
+        _check(await self._redis.run("check_delete", keys, arguments))
 
-    async def delete(self, pubky: str, path: str, if_match: Sequence[str] | None = None) -> Event:
+    async def delete(
+        self, pubky: str, path: str, if_match: Sequence[str] | None = None, tokens: Sequence[str] | None = ()
+    ) -> Event:
         """See `IEntryStore`."""
-        private = is_private(path)
+        name = schema.log_name(is_private(path))
         reply = await self._redis.run(
             "delete",
-            _write_keys(pubky, private),
-            (schema.log_name(private), path, pack_condition(if_match), self.grace * 1_000_000),
+            _write_keys(pubky, path),
+            (name, path, pack_condition(if_match), self.grace * 1_000_000, pack_tokens(tokens)),
         )
         event_id, seq, digest = _check(reply)
         return Event(event_id, Operation.DEL, pubky, path, seq, digest)
@@ -436,7 +449,8 @@ def _refuse(name: str) -> NoReturn:
     raise getattr(errors, name)
 
 
-def _write_keys(pubky: str, private: bool) -> tuple[str, ...]:
+def _write_keys(pubky: str, path: str) -> tuple[str, ...]:
+    private = is_private(path)
     return (
         schema.account(pubky),
         schema.entries(pubky),
@@ -445,6 +459,7 @@ def _write_keys(pubky: str, private: bool) -> tuple[str, ...]:
         schema.SHARD,
         schema.GRACES,
         schema.WAKE,
+        schema.lock(pubky, path),
     )
 
 

@@ -31,6 +31,7 @@ key                    type    what it holds
 `session:<id>`         string  a session: pubky, time of creation, capabilities; one a line
 `sessions:<pubky>`     set     ids of the account's sessions
 `burned:<id>`          string  a sign-in token that was seen; lives as long as the token could be used again
+`lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
 `wake`                 channel a message after each event; its content means nothing
 =====================  ======  =====================================================================================
 """
@@ -94,6 +95,11 @@ def session(session_id: str) -> str:
 def sessions(pubky: str) -> str:
     """The account's sessions."""
     return f"{_SHARD}sessions:{pubky}"
+
+
+def lock(pubky: str, path: str) -> str:
+    """The lock of a path."""
+    return f"{_SHARD}lock:{pubky}:{path}"
 
 
 def burned(token_id: bytes) -> str:

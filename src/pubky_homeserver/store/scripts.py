@@ -1,7 +1,8 @@
 """The atomic steps: Lua files, put together and named by their hash.
 
 A script whose first line is `-- uses: a b` gets the files `a.lua` and `b.lua` in front of it. Numbers that stand in the
-house already (the bytes that a file costs besides its length, sizes and kinds of packed records) come from there.
+house already (the bytes that a file costs besides its length, the time for which a write holds a lock, sizes and kinds
+of packed records) come from there.
 """
 
 from collections.abc import Mapping
@@ -10,15 +11,16 @@ from importlib.resources import files
 
 from attrs import frozen
 
+from pubky_homeserver.core.locks import HELD_SECONDS
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.store.packing import BLOB, DEL, PUT, STAT
 
-_PARTS = {"account", "log"}
+_PARTS = {"account", "lock", "log"}
 """Files that are only used by others."""
 
 _USES = "-- uses: "
 
-_CONSTANTS = {"OVERHEAD": ENTRY_OVERHEAD, "STAT": STAT, "BLOB": BLOB, "DEL": DEL, "PUT": PUT}
+_CONSTANTS = {"OVERHEAD": ENTRY_OVERHEAD, "HELD": HELD_SECONDS, "STAT": STAT, "BLOB": BLOB, "DEL": DEL, "PUT": PUT}
 
 
 @frozen

@@ -1,4 +1,4 @@
--- What a write asks of the account and of the path before it may happen. Read only.
+-- What a write asks of the account and of the path before it may happen. Needs lock.lua; reads only.
 
 -- A whole number as text: tostring and .. make 1.7640000001235e+15 of an event id, and -0 is no number to Redis.
 local function whole(number)
@@ -90,13 +90,17 @@ local function matches(entry, wanted)
 end
 
 -- Everything that refuses a PUT before its body counts, in the protocol's order; nil if nothing does.
--- `growth`: bytes that the account would use more; nil if nobody announced the length.
-local function put_refusal(account, entries, path, entry, default, growth)
+-- `growth`: bytes that the account would use more; nil if nobody announced the length. `lock` is the lock's key.
+local function put_refusal(account, entries, path, entry, default, growth, lock, tokens)
   if account.disabled then
     return 'UserDisabled'
   end
   if growth and is_full(account, default, growth) then
     return 'QuotaExceeded'
+  end
+  local refusal = lock_refusal(lock, tokens)
+  if refusal then
+    return refusal
   end
   if not is_allowed(account, path) then
     return 'WriteNotAllowed'
@@ -108,7 +112,11 @@ local function put_refusal(account, entries, path, entry, default, growth)
 end
 
 -- Everything that refuses a DELETE, in the protocol's order; nil if nothing does.
-local function delete_refusal(account, path, entry)
+local function delete_refusal(account, path, entry, lock, tokens)
+  local refusal = lock_refusal(lock, tokens)
+  if refusal then
+    return refusal
+  end
   if not entry then
     return 'NotFound'
   end

@@ -1,8 +1,8 @@
--- uses: account
+-- uses: lock account
 -- The name of what would refuse a PUT whatever its body is, or nil.
--- KEYS  account, entries
--- ARGV  name of the log, path, length (empty: not announced), default limit
-local log, path, length, default = unpack(ARGV)
+-- KEYS  account, entries, lock
+-- ARGV  name of the log, path, length (empty: not announced), default limit, tokens
+local log, path, length, default, tokens = unpack(ARGV)
 local account = account_at(KEYS[1], log)
 if not account then
   return 'NotFound'
@@ -12,4 +12,4 @@ local growth = nil
 if length ~= '' then
   growth = entry and length - entry.length or length + OVERHEAD
 end
-return put_refusal(account, KEYS[2], path, entry, default, growth)
+return put_refusal(account, KEYS[2], path, entry, default, growth, KEYS[3], tokens)

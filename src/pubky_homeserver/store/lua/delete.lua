@@ -1,8 +1,8 @@
--- uses: account log
+-- uses: lock account log
 -- Remove the entry at a path. Returns event id, number in the log and digest; or the name of the refusal.
--- KEYS  account, entries, log, feed, shard, graces, wake
--- ARGV  name of the log, path, wanted hashes, grace (us)
-local log, path, wanted, grace = unpack(ARGV)
+-- KEYS  account, entries, log, feed, shard, graces, wake, lock
+-- ARGV  name of the log, path, wanted hashes, grace (us), tokens
+local log, path, wanted, grace, tokens = unpack(ARGV)
 local keys = {account = KEYS[1], entries = KEYS[2], log = KEYS[3], feed = KEYS[4], shard = KEYS[5], wake = KEYS[7]}
 local graces = KEYS[6]
 
@@ -11,7 +11,7 @@ if not account then
   return 'NotFound'
 end
 local old = entry_at(keys.entries, path)
-local refusal = delete_refusal(account, path, old)
+local refusal = delete_refusal(account, path, old, KEYS[8], tokens)
 if refusal then
   return refusal
 end

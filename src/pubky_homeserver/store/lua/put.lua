@@ -1,10 +1,10 @@
--- uses: account log
+-- uses: lock account log
 -- Make an entry what its path holds. Returns event id, number in the log and digest; or the name of the refusal.
--- KEYS  account, entries, log, feed, shard, graces, wake
+-- KEYS  account, entries, log, feed, shard, graces, wake, lock
 -- ARGV  name of the log, path, mark, kind, stat, type, body or blob id, length, default limit, whether the length was
---       announced ('1'), wanted hashes, whether there must be no entry ('1'), beginning of the blobs' keys, grace (us)
+--       announced ('1'), wanted hashes, whether there must be no entry ('1'), beginning of the blobs' keys, grace (us), tokens
 local log, path, mark, kind, stat, content_type, body = unpack(ARGV, 1, 7)
-local length, default, announced, wanted, none, blobs, grace = unpack(ARGV, 8, 14)
+local length, default, announced, wanted, none, blobs, grace, tokens = unpack(ARGV, 8, 15)
 local keys = {account = KEYS[1], entries = KEYS[2], log = KEYS[3], feed = KEYS[4], shard = KEYS[5], wake = KEYS[7]}
 local graces = KEYS[6]
 
@@ -14,7 +14,7 @@ if not account then
 end
 local old = entry_at(keys.entries, path)
 local growth = old and length - old.length or length + OVERHEAD
-local refusal = put_refusal(account, keys.entries, path, old, default, announced == '1' and growth or nil)
+local refusal = put_refusal(account, keys.entries, path, old, default, announced == '1' and growth or nil, KEYS[8], tokens)
 if refusal then
   return refusal
 end
