@@ -33,6 +33,7 @@ from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.feed import Feed
 from pubky_homeserver.listening import Listener
+from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.publisher import Advertised, Publisher
 from pubky_homeserver.sessions import Sessions
@@ -143,11 +144,14 @@ class Homeserver(Service):
     async def _serve(self, store: RedisStore, blobs: FileBlobs, publisher: Publisher) -> None:
         clock, metrics = self.reactor, ServerMetrics()
         accounts = Accounts(store, clock, self.config.general.signup_mode == "token_required")
-        storage = Storage(store, blobs, clock, self.config.storage.default_limit, self.config.storage.inline_limit)
+        settings = self.config.storage
+        storage = Storage(store, store.locks, blobs, clock, settings.default_limit, settings.inline_limit)
         self._undo.append(lambda: Deferred.fromCoroutine(storage.drain()))
         feed = Feed(store, store, clock, metrics)
         key, websites = self.keypair.public_key.z32, self.config.drive.websites
-        client = client_site(accounts, Sessions(store, clock), storage, feed, metrics, clock, key, websites)
+        client = client_site(
+            accounts, Sessions(store, clock), storage, Locks(store, store.locks), feed, metrics, clock, key, websites
+        )
         sites: dict[str, Answer] = {"client": client.answer}
         if "admin" in self.listeners:
             rooms = {"disk": blobs.has_room}

@@ -5,33 +5,38 @@ refers to yet; it may end at any moment and leaves nothing. The second, the **co
 survives a client that hangs up: the answer may be lost, the write is whole.
 """
 
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from blake3 import blake3
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pubky_homeserver.core.authorization import authorize_read, authorize_write
 from pubky_homeserver.core.errors import NotFound, Refused, StorageFull, StoreAway
+from pubky_homeserver.core.locks import HOLD_INTERVAL
 from pubky_homeserver.core.media import SNIFFED, content_type
 from pubky_homeserver.core.records import Entry, Session
-from pubky_homeserver.interfaces import IBlobReader, IBlobStore, IBlobWriter, IEntryStore
+from pubky_homeserver.interfaces import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
 
 T = TypeVar("T")
 
 
 @frozen
 class Conditions:
-    """What a write asks of the file that it replaces or removes (RFC 9110, 13.1)."""
+    """What a write asks of the file that it replaces or removes (RFC 9110, 13.1), and of its lock (RFC 4918, 10.4)."""
 
     if_match: Sequence[str] | None = None
     """Entity tags of which one must be the file's; `*` is any file."""
     if_none_match: bool = False
     """There must be no file yet (`If-None-Match: *`)."""
+    tokens: Sequence[str] = ()
+    """If there are any the path must be locked by one of these; if there are none it must not be locked."""
 
 
 ANY = Conditions()
@@ -54,6 +59,7 @@ class Storage:
     """The files of all accounts."""
 
     entries: IEntryStore
+    locks: ILockStore
     blobs: IBlobStore
     clock: IReactorTime
     default_limit: int | None = None
@@ -78,20 +84,26 @@ class Storage:
 
         Raises what `authorize_write`, `IEntryStore.put` and the body's iterator raise, and `StorageFull`. What can be
         refused without the body is refused before it is read, unless the body is so small that reading it is cheaper.
+
+        A write under a lock keeps it alive until the write ends, and fails if it is lost all the same. A write without
+        one that found the path free is not stopped by a lock that somebody takes while the body is on its way.
         """
         authorize_write(session, owner, path)
         if not self.blobs.has_room():
             raise StorageFull
-        if length is None or length > self.inline_limit:
-            await self.entries.check_put(owner, path, length, self.default_limit)
-        received, writer = await self._receive(body)
+        tokens: Sequence[str] | None = conditions.tokens
+        if tokens or length is None or length > self.inline_limit:
+            await self.entries.check_put(owner, path, length, self.default_limit, tokens)
+            tokens = tokens or None
+        with self._holding(owner, path, conditions.tokens):
+            received, writer = await self._receive(body)
 
-        async def commit() -> None:
-            if writer is not None:
-                received.blob = await writer.keep()
-            await self._commit_put(owner, path, received, length is not None, conditions)
+            async def commit() -> None:
+                if writer is not None:
+                    received.blob = await writer.keep()
+                await self._commit_put(owner, path, received, length is not None, conditions, tokens)
 
-        await self._finish(commit())
+            await self._finish(commit())
 
     async def _receive(self, body: AsyncIterator[bytes]) -> tuple[_Received, IBlobWriter | None]:
         """Read a body through the hash, into memory or, from the inline limit on, into a blob."""
@@ -116,7 +128,13 @@ class Storage:
         return _Received(digest.digest(), size, head, None if writer else bytes(small)), writer
 
     async def _commit_put(
-        self, owner: str, path: str, received: _Received, announced: bool, conditions: Conditions
+        self,
+        owner: str,
+        path: str,
+        received: _Received,
+        announced: bool,
+        conditions: Conditions,
+        tokens: Sequence[str] | None,
     ) -> None:
         entry = Entry(
             path=path,
@@ -129,7 +147,7 @@ class Storage:
         )
         try:
             await self.entries.put(
-                owner, entry, self.default_limit, announced, conditions.if_match, conditions.if_none_match
+                owner, entry, self.default_limit, announced, conditions.if_match, conditions.if_none_match, tokens
             )
         except StoreAway:
             raise  # it may have happened: the sweep will know
@@ -143,7 +161,7 @@ class Storage:
         authorize_write(session, owner, path)
 
         async def commit() -> None:
-            await self.entries.delete(owner, path, conditions.if_match)
+            await self.entries.delete(owner, path, conditions.if_match, conditions.tokens)
 
         await self._finish(commit())
 
@@ -178,6 +196,29 @@ class Storage:
     async def drain(self) -> None:
         """Wait for the commits under way."""
         await DeferredList(list(self._commits), consumeErrors=True)
+
+    @contextmanager
+    def _holding(self, owner: str, path: str, tokens: Sequence[str]) -> Iterator[None]:
+        """Keep the lock alive that a write names; it was held when the write was let in."""
+        if not tokens:
+            yield
+            return
+
+        async def hold() -> None:
+            try:
+                await self.locks.hold(owner, path, tokens)
+            except Refused:
+                pass  # lost, which the commit will find; or the store is away, and may be back the next time
+            except Exception:
+                self.log.failure("A lock could not be kept alive")
+
+        holding = LoopingCall(lambda: Deferred.fromCoroutine(hold()))
+        holding.clock = self.clock
+        holding.start(HOLD_INTERVAL, now=False)
+        try:
+            yield
+        finally:
+            holding.stop()
 
     def _finish(self, commit: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         """Run a commit to its end, whatever happens to who waits for it."""

@@ -13,6 +13,7 @@ from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.core.records import Session
 from pubky_homeserver.core.tokens import sign_auth_token
 from pubky_homeserver.feed import Feed
+from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
@@ -99,8 +100,8 @@ async def served(token_required: bool = False, websites: bool = True, **storage:
     clock.advance(NOW)
     store, blobs, metrics = MemoryStore(clock), MemoryBlobs(clock), ServerMetrics()
     accounts, sessions = Accounts(store, clock, token_required), Sessions(store, clock)
-    files, feed = Storage(store, blobs, clock, **storage), Feed(store, store, clock, metrics)
-    site = client_site(accounts, sessions, files, feed, metrics, clock, HOMESERVER, websites)
+    files, feed = Storage(store, store.locks, blobs, clock, **storage), Feed(store, store, clock, metrics)
+    site = client_site(accounts, sessions, files, Locks(store, store.locks), feed, metrics, clock, HOMESERVER, websites)
     factory = HTTPFactory(site.answer, reactor)
     listening: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
     feed.startService()

@@ -4,17 +4,24 @@ from email.utils import parsedate_to_datetime
 
 from attrs import frozen
 
+from pubky_homeserver.core.locks import tokens_in
 from pubky_homeserver.storage import Conditions
 from pubky_homeserver.web.request import Request
 
 
 def write_conditions(request: Request) -> Conditions:
-    """What `If-Match` and `If-None-Match: *` ask of a write. Entity tags in `If-None-Match` ask nothing."""
+    """What `If-Match`, `If-None-Match: *` and `If` ask of a write. Entity tags in `If-None-Match` ask nothing."""
     match = request.headers_named(b"if-match")
     return Conditions(
         if_match=_tags(match) if match else None,
         if_none_match="*" in _tags(request.headers_named(b"if-none-match")),
+        tokens=lock_tokens(request),
     )
+
+
+def lock_tokens(request: Request) -> list[str]:
+    """The lock tokens that `If` names; the rest of it asks nothing (RFC 4918, 10.4)."""
+    return tokens_in(line.decode("latin-1") for line in request.headers_named(b"if"))
 
 
 def not_modified(request: Request, tag: str, modified: int) -> bool:

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.feed import Feed
+from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
@@ -24,6 +25,7 @@ from pubky_homeserver.web.credentials import Credentials, Visitor
 from pubky_homeserver.web.events import Events
 from pubky_homeserver.web.files import Files
 from pubky_homeserver.web.limits import RequestLimit
+from pubky_homeserver.web.locks import FileLocks
 from pubky_homeserver.web.queries import pairs_of
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.routes import Route, route
@@ -31,7 +33,7 @@ from pubky_homeserver.web.target import Target, addressed, key_in, relative, ten
 from pubky_homeserver.web.texts import PLAIN, json_body
 from pubky_homeserver.web.websites import Websites, page_of
 
-FEATURES = ("path-addressed-storage",)
+FEATURES = ("path-addressed-storage", "webdav-locks")
 """What clients may count on anyway."""
 
 SIGNUP_TOKEN_REQUESTS = 10
@@ -69,6 +71,7 @@ class ClientSite:
     home: Home
     auth: Auth
     files: Files
+    locks: FileLocks
     events: Events
     credentials: Credentials
     metrics: ServerMetrics
@@ -97,8 +100,9 @@ class ClientSite:
         if self.websites is not None:
             self._page = route(self.websites.app, {"GET": "show", "HEAD": "show"})
         methods = {"GET": "get", "HEAD": "head", "PUT": "put", "DELETE": "delete"}
-        self._storage = route(files, methods, separator=b", ")
         self._relative = route(files, methods)
+        storage = self._relative.methods | route(self.locks.app, {"LOCK": "lock", "UNLOCK": "unlock"}).methods
+        self._storage = Route(storage, allow=b", ".join(storage), options=self._relative.options)
 
     async def answer(self, request: Request) -> None:
         """Answer one request."""
@@ -166,6 +170,7 @@ def client_site(
     accounts: Accounts,
     sessions: Sessions,
     storage: Storage,
+    locks: Locks,
     feed: Feed,
     metrics: ServerMetrics,
     clock: IReactorTime,
@@ -179,6 +184,7 @@ def client_site(
         Home((*FEATURES, "websites") if websites else FEATURES),
         Auth(accounts, sessions, credentials, clock, token_limit, metrics),
         Files(storage),
+        FileLocks(locks),
         Events(feed, credentials, clock, metrics),
         credentials,
         metrics,
