@@ -292,6 +292,7 @@ async def test_write_given_up(ending: str, path: Path) -> None:
     threads = SlowThreads()
     blobs = make(path, threads, max_open=1)
     writer = await blobs.create()
+    await writer.write(BODY)  # on its way; the next piece has to wait for it
     writing = start(writer.write(BODY))
     writing.cancel()
     with pytest.raises(CancelledError):
@@ -332,6 +333,7 @@ async def test_read_given_up(path: Path) -> None:
     """A reader that is closed while a thread reads keeps its descriptor until the thread is done."""
     threads = SlowThreads()
     blobs = make(path, threads)
+    blobs._peeks = False  # a file system that cannot tell what it has in memory
     threads.gate.set()
     writer = await blobs.create()
     await writer.write(BODY)
@@ -400,3 +402,45 @@ async def test_missing_bodies_take_no_place(path: Path) -> None:
         with pytest.raises(OSError):
             await soon(blobs.open("ab" + "1" * 30))
     await (await soon(blobs.create())).keep()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_piece_that_failed_is_told_by_the_next_step(path: Path) -> None:
+    """A piece is written while the next one is collected; if that fails, no later step makes a blob of the rest."""
+    threads = SlowThreads()
+    threads.gate.set()
+    blobs = make(path, threads)
+    writer = await blobs.create()
+    await writer.write(BODY)
+    await writer.write(BODY)
+    (path / "tmp").rename(path / "gone")
+    (path / "tmp").write_bytes(b"no folder")
+    other = await blobs.create()
+    await other.write(BODY)  # its file cannot be made, which nobody waits for yet
+    with pytest.raises(NotADirectoryError):
+        await other.keep()
+    with pytest.raises(ValueError, match="kept or discarded"):
+        await other.keep()
+    await other.discard()
+    (path / "tmp").unlink()
+    (path / "gone").rename(path / "tmp")
+    await writer.discard()
+    assert files(path) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_at_hand_needs_no_thread(path: Path) -> None:
+    """A body that the system has in memory is read at once, from any offset, and ends where it ends."""
+    threads = SlowThreads()
+    threads.gate.set()
+    blobs = make(path, threads)
+    writer = await blobs.create()
+    await writer.write(BODY)
+    reader = await blobs.open(await writer.keep())
+    assert reader is not None
+    calls = threads.calls
+    assert await reader.read(0, 10) == BODY[:10]
+    assert await reader.read(len(BODY) - 5, 10) == BODY[-5:]
+    assert await reader.read(len(BODY), 10) == b""
+    assert threads.calls == calls
+    reader.close()

@@ -33,6 +33,9 @@ T = TypeVar("T")
 PIECE = 256 * 1024
 """Bytes that are collected before a thread writes them: few turns for large bodies, one for most."""
 
+FLUSH = 8 * 1024 * 1024
+"""Bytes after which the disk is asked to begin with what it has got."""
+
 RESERVE = 256 * 1024 * 1024
 """Free bytes that are left to Redis, whose log must never meet a full disk."""
 
@@ -87,6 +90,9 @@ class FileReader:
         """See `IBlobReader`."""
         if self._closed:
             raise ValueError("the body is closed")
+        at_hand = self._blobs.read_at_hand(self._descriptor, offset, size)
+        if at_hand is not None:
+            return at_hand
         self._busy += 1
         work = self._blobs.in_thread(lambda: os.pread(self._descriptor, size, offset))
         work.addBoth(self._done)
@@ -124,6 +130,10 @@ class FileWriter:
     _descriptor: int | None = field(default=None, init=False)
     # The threads' own: one at a time, in turn.
     _turn: DeferredLock = field(factory=DeferredLock, init=False)
+    _written: int = field(default=0, init=False)
+    # Bytes that the threads have written.
+    _writing: Deferred[None] | None = field(default=None, init=False)
+    # The newest piece on its way; the next one is collected meanwhile.
     _over: bool = field(default=False, init=False)
     # No more steps are taken.
     _settled: bool = field(default=False, init=False)
@@ -140,21 +150,31 @@ class FileWriter:
         if not self._blobs.has_room():
             await self.discard()
             raise StorageFull
-        await self._step(lambda: self._append(piece))
+        await self._catch_up()
+        self._writing = self._step(lambda: self._append(piece))
 
     async def keep(self) -> str:
         """See `IBlobWriter`."""
         self._must_be_open()
-        self._over = True
         self._blobs.count(len(self._pending))
+        await self._catch_up()
+        self._over = True
         await self._step(self._keep, last=True)
         return self._id
 
     async def discard(self) -> None:
         """See `IBlobWriter`."""
+        if self._writing is not None:
+            self._writing.addErrback(lambda _: None)  # what went wrong does not matter any more
         if not self._over:
             self._over = True
             await self._step(self._drop, last=True)
+
+    async def _catch_up(self) -> None:
+        """Wait for the piece on its way; what went wrong with it is raised here."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
 
     def _must_be_open(self) -> None:
         if self._over:
@@ -196,6 +216,10 @@ class FileWriter:
         rest = memoryview(piece)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
+        before, self._written = self._written, self._written + len(piece)
+        if self._written // FLUSH > before // FLUSH:
+            # Let the disk begin, so that the flush at the end finds little to do (Linux starts to write dirty pages).
+            os.posix_fadvise(self._descriptor, 0, self._written, os.POSIX_FADV_DONTNEED)
 
     def _keep(self) -> None:
         self._append(self._pending)
@@ -231,6 +255,8 @@ class FileBlobs:
     max_open: int = MAX_OPEN
     """Bodies that are open at once; who wants more waits."""
     _places: DeferredSemaphore = field(init=False)
+    _peeks: bool = field(default=True, init=False)
+    # Whether the file system can tell what it has in memory.
     _looked: float = field(default=float("-inf"), init=False)
     # When the free space was last asked for.
     _free: int = field(default=0, init=False)
@@ -286,6 +312,20 @@ class FileBlobs:
         """See `IBlobStore`."""
         before = self.clock.seconds() - seconds
         return await _apart(self.in_thread(lambda: self._older(before, after, limit)))
+
+    def read_at_hand(self, descriptor: int, offset: int, size: int) -> bytes | None:
+        """Bytes that the system has in memory anyway, perhaps fewer; None if it would have to wait for the disk."""
+        if not self._peeks:
+            return None
+        buffer = bytearray(size)
+        try:
+            length = os.preadv(descriptor, (buffer,), offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except (AttributeError, OSError):
+            self._peeks = False
+            return None
+        return bytes(memoryview(buffer)[:length])
 
     def in_thread(self, work: Callable[[], T]) -> Deferred[T]:
         """Do it in one of the reactor's threads."""
