@@ -266,6 +266,30 @@ async def test_a_full_disk(length: int, disk: Path) -> None:
     await writer.keep()
 
 
+@pytest.mark.parametrize("step", ["write little", "write much", "keep"])
+@pytest_twisted.ensureDeferred
+async def test_a_full_disk_while_the_client_is_slow(step: str, disk: Path) -> None:
+    """A piece that failed before the next one came is told by the next step as what it was: a full disk."""
+    blobs = make(disk / "blobs", max_open=1)
+    assert blobs.has_room()
+    (disk / "ballast").write_bytes(bytes(free(disk) - PIECE // 2))
+    writer = await blobs.create()
+    await writer.write(BODY[:PIECE])
+    other = await soon(blobs.create())  # it has failed, for its place is free
+    steps = {
+        "write little": lambda: writer.write(b"x"),
+        "write much": lambda: writer.write(BODY),
+        "keep": writer.keep,
+    }
+    with pytest.raises(StorageFull):
+        await steps[step]()
+    with pytest.raises(ValueError, match="kept or discarded"):
+        await steps[step]()
+    await writer.discard()
+    await other.discard()
+    assert len(files(disk)) == 1
+
+
 @pytest_twisted.ensureDeferred
 async def test_another_error(path: Path) -> None:
     """An error of the disk that is none of room is raised as it is, and leaves nothing behind."""

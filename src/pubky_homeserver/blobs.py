@@ -141,7 +141,7 @@ class FileWriter:
 
     async def write(self, chunk: bytes) -> None:
         """See `IBlobWriter`."""
-        self._must_be_open()
+        await self._check_open()
         self._pending += chunk
         if len(self._pending) < PIECE:
             return
@@ -155,7 +155,7 @@ class FileWriter:
 
     async def keep(self) -> str:
         """See `IBlobWriter`."""
-        self._must_be_open()
+        await self._check_open()
         self._blobs.count(len(self._pending))
         await self._catch_up()
         self._over = True
@@ -176,8 +176,10 @@ class FileWriter:
         if writing is not None:
             await writing
 
-    def _must_be_open(self) -> None:
+    async def _check_open(self) -> None:
+        """Raise why there are no more steps to take: the piece that failed, once, or that this was the end."""
         if self._over:
+            await self._catch_up()
             raise ValueError("the body is kept or discarded")
 
     def _step(self, work: Callable[[], None], last: bool = False) -> Deferred[None]:
@@ -218,8 +220,9 @@ class FileWriter:
             rest = rest[os.write(self._descriptor, rest) :]
         before, self._written = self._written, self._written + len(piece)
         if self._written // FLUSH > before // FLUSH:
-            # Let the disk begin, so that the flush at the end finds little to do (Linux starts to write dirty pages).
-            os.posix_fadvise(self._descriptor, 0, self._written, os.POSIX_FADV_DONTNEED)
+            # Let the disk begin, so that the flush at the end finds little to do: Linux starts to write the dirty
+            # pages of the range, and keeps them, as they are not clean yet.
+            os.posix_fadvise(self._descriptor, max(0, self._written - FLUSH), FLUSH, os.POSIX_FADV_DONTNEED)
 
     def _keep(self) -> None:
         self._append(self._pending)
