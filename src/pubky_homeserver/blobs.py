@@ -86,7 +86,7 @@ class FileReader:
     # Threads that read from it.
     _closed: bool = False
 
-    async def read(self, offset: int, size: int) -> bytes:
+    async def read(self, offset: int, size: int) -> bytes | bytearray:
         """See `IBlobReader`."""
         if self._closed:
             raise ValueError("the body is closed")
@@ -316,7 +316,7 @@ class FileBlobs:
         before = self.clock.seconds() - seconds
         return await _apart(self.in_thread(lambda: self._older(before, after, limit)))
 
-    def read_at_hand(self, descriptor: int, offset: int, size: int) -> bytes | None:
+    def read_at_hand(self, descriptor: int, offset: int, size: int) -> bytearray | None:
         """Bytes that the system has in memory anyway, perhaps fewer; None if it would have to wait for the disk."""
         if not self._peeks:
             return None
@@ -328,7 +328,8 @@ class FileBlobs:
         except (AttributeError, OSError):
             self._peeks = False
             return None
-        return bytes(memoryview(buffer)[:length])
+        del buffer[length:]
+        return buffer
 
     def in_thread(self, work: Callable[[], T]) -> Deferred[T]:
         """Do it in one of the reactor's threads."""

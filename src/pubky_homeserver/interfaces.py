@@ -197,7 +197,7 @@ class IBlobReader(Interface):
 
     length: int = Attribute("Bytes in all.")
 
-    async def read(offset: int, size: int) -> bytes:
+    async def read(offset: int, size: int) -> bytes | bytearray:
         """Up to `size` bytes from `offset`; empty at the end."""
 
     def close() -> None:

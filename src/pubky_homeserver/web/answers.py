@@ -22,7 +22,7 @@ async def answer_with(request: Request, work: Awaitable[bytes | None], dress: Dr
 
     `dress` was called before, and is called again if the answer becomes a refusal.
 
-    A refusal becomes its status and text; what nobody expected becomes a 500 without detail, and a traceback in the log.
+    A refusal becomes its status and text; what nobody expected a 500 without detail, and a traceback in the log.
     """
     try:
         body = await work

@@ -257,7 +257,7 @@ class Channel(Protocol):
         """Bytes that wait in this process for the client."""
         return self.wire.pending
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Send bytes of an answer."""
         self.wire.write(data)
 

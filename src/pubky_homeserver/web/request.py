@@ -54,7 +54,7 @@ class Connection(Source, Protocol):
     def pending(self) -> int:
         """Bytes that wait in this process for the client."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Send bytes of the answer."""
 
     def drained(self) -> Deferred[None]:
@@ -240,7 +240,7 @@ class Request:
             self._lines[b"transfer-encoding"] = b"Transfer-Encoding: chunked\r\n"
         self._connection.write(self._head())
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         """Send a piece of a streamed body, after waiting until the client has taken those before.
 
         Raises `ClientGone`, and RuntimeError when the answer is not open or longer than announced.
@@ -256,7 +256,7 @@ class Request:
             if self._left < 0:
                 raise RuntimeError("The body is longer than announced.")
         if data and self.method != b"HEAD" and self.code not in _WITHOUT_BODY:
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            self._connection.write(b"%x\r\n" % len(data) + data + b"\r\n" if self._chunked else data)
 
     def finish(self) -> None:
         """End a streamed answer. Raises RuntimeError when bytes of the announced length are missing."""
@@ -268,7 +268,7 @@ class Request:
             self._connection.write(b"0\r\n\r\n")
         self._complete()
 
-    async def send(self, chunks: Iterable[bytes] | AsyncIterable[bytes], length: int | None = None) -> None:
+    async def send(self, chunks: Iterable[bytes] | AsyncIterable[bytes | bytearray], length: int | None = None) -> None:
         """Answer with these pieces, taken as fast as the client reads. Raises as `stream`, `write` and `finish`."""
         self.stream(length)
         if isinstance(chunks, AsyncIterable):

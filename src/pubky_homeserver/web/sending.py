@@ -8,8 +8,8 @@ from pubky_homeserver.storage import Storage
 from pubky_homeserver.web.conditions import Range
 from pubky_homeserver.web.request import Request
 
-PIECE = 256 * 1024
-"""Bytes of a body read at a time."""
+PIECE = 512 * 1024
+"""Bytes of a body read at a time; as many may wait for the client."""
 
 
 async def send_entry(request: Request, storage: Storage, entry: Entry, part: Range | None = None) -> bytes | None:
@@ -31,7 +31,7 @@ async def send_entry(request: Request, storage: Storage, entry: Entry, part: Ran
     return None
 
 
-async def _pieces(reader: IBlobReader, part: Range) -> AsyncIterator[bytes]:
+async def _pieces(reader: IBlobReader, part: Range) -> AsyncIterator[bytes | bytearray]:
     offset, end = part.start, part.start + part.length
     while offset < end:
         piece = await reader.read(offset, min(PIECE, end - offset))

@@ -31,7 +31,7 @@ class Wire:
         self._socket: socket.socket | None = transport.getHandle() if type(transport) is Server else None
         self.written = 0  # bytes, since the connection began
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Send, or queue what cannot be sent yet."""
         self.written += len(data)
         if self._socket is not None and not self.pending:
@@ -41,8 +41,8 @@ class Wire:
                 sent = 0  # full, or broken: the transport finds out
             if sent == len(data):
                 return
-            data = data[sent:]
-        self._transport.write(data)
+            data = bytes(memoryview(data)[sent:])
+        self._transport.write(bytes(data))
 
     @property
     def pending(self) -> int:
