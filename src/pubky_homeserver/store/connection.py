@@ -172,6 +172,7 @@ class _Link:
     """Called when a connection that was used has ended."""
     stall: float
     _running: Deferred[None] | None = field(default=None, init=False)
+    _stopped: bool = field(default=False, init=False)
     _look: IDelayedCall | None = field(default=None, init=False)
 
     log = Logger()
@@ -183,6 +184,7 @@ class _Link:
 
     async def stop(self) -> None:
         """Close the connection and make no other."""
+        self._stopped = True
         if self._running is not None:
             self._running.cancel()
             await self._running
@@ -199,6 +201,8 @@ class _Link:
             except CancelledError:
                 raise
             except Exception as error:
+                if self._stopped:
+                    return  # an endpoint that is cancelled while it connects has an error of its own
                 self.failed(error)
                 delay = min(2 * delay, LAST_RETRY)
             await deferLater(self.reactor, delay)
