@@ -83,15 +83,11 @@ class Node:
     """One homeserver: its folder, its settings, and its process while it runs."""
 
     folder: Path
-    options: tuple[str, ...] = ()
+    data: Path
+    """Its data directory."""
     ports: dict[str, int] = field(factory=dict, init=False)
     """What is served → its port, of the last start."""
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
-
-    @property
-    def data(self) -> Path:
-        """Its data directory."""
-        return self.folder / "data"
 
     @property
     def settings(self) -> Path:
@@ -103,11 +99,10 @@ class Node:
         *options: str,
         twistd: tuple[str, ...] = ("-n", "--pidfile="),
         environment: Mapping[str, str] | None = None,
-        data: bool = True,
     ) -> "subprocess.Popen[bytes]":
         """Start the process, the leader of its group; it writes to the files `stdout` and `stderr`."""
-        place = ("--data-dir", str(self.data), "--config", str(self.settings)) if data else ()
-        command = [TWISTD, *twistd, "homeserver", *place, *self.options, *options]
+        place = ("--data-dir", str(self.data), "--config", str(self.settings))
+        command = [TWISTD, *twistd, "homeserver", *(() if "--testnet" in options else place), *options]
         everything = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **(environment or {})}
         with (self.folder / "stdout").open("wb") as stdout, (self.folder / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
@@ -164,11 +159,12 @@ class Node:
 
     def kill(self) -> None:
         """End every process of it at once, as the kernel does when it is out of memory."""
-        processes = self.processes()
-        for process in processes:
+        if self.process is not None:
+            self.process.kill()
+        for process in self.processes():
             os.kill(process, signal.SIGKILL)
         if self.process is not None:
-            self.process.wait()
+            self.process.wait(STOP)
         until(lambda: not self.processes())
 
     def redis(self) -> int:
@@ -194,8 +190,8 @@ class Node:
         return sorted({*named, *self._redis()} - {os.getpid()})
 
     def log(self) -> str:
-        """What it wrote to stdout."""
-        return _text(self.folder / "stdout")
+        """What it wrote to its log: stdout, or a daemon's file."""
+        return _text(self.folder / "stdout") + _text(self.folder / "twistd.log")
 
     def errors(self) -> str:
         """What it wrote to stderr."""
@@ -260,12 +256,10 @@ def _text(file: Path) -> str:
 
 
 @contextmanager
-def node_in(
-    folder: Path, *changes: Mapping[str, Mapping[str, object]], options: tuple[str, ...] = ()
-) -> Iterator[Node]:
+def node_in(folder: Path, *changes: Mapping[str, Mapping[str, object]]) -> Iterator[Node]:
     """A homeserver with its settings written and nothing started; whatever of it runs at the end is killed."""
     folder.mkdir(exist_ok=True)
-    node = Node(folder, options)
+    node = Node(folder, folder / "data")
     write_settings(node.settings, *changes)
     try:
         yield node

@@ -334,3 +334,41 @@ def test_closing_frees_it(path: Path) -> None:
     """The next one need not wait for the process to end."""
     used(path)
     used(path)
+
+
+# --- or several that are one homeserver ---------------------------------------------------------------------------
+
+
+def test_several_may_share_it(path: Path) -> None:
+    """Processes that say so share a folder that is furnished; nobody else has it meanwhile."""
+    used(path)
+    one, other = DataDirectory.open(path, shared=True), DataDirectory.open(path, shared=True)
+    assert furnish(one).public_key == furnish(other).public_key
+    assert "is in use by process" in refusal(path)
+    one.close()
+    assert "is in use by process" in refusal(path)
+    other.close()
+    used(path)
+
+
+def test_one_of_several_furnishes_it(path: Path) -> None:
+    """Two first starts at once would make two keys: the second waits for the operator to try again."""
+    one = DataDirectory.open(path, shared=True)
+    assert one.is_new
+    with pytest.raises(CannotStart, match="is in use by process"):
+        DataDirectory.open(path, shared=True)
+    keypair = furnish(one)
+    other = DataDirectory.open(path, shared=True)
+    assert not other.is_new
+    assert furnish(other).public_key == keypair.public_key
+    one.close()
+    other.close()
+
+
+def test_it_is_not_shared_with_who_has_it_alone(path: Path) -> None:
+    """A homeserver with a private Redis has no second process."""
+    used(path)
+    alone = DataDirectory.open(path)
+    with pytest.raises(CannotStart, match="is in use by process"):
+        DataDirectory.open(path, shared=True)
+    alone.close()

@@ -39,8 +39,7 @@ def _open(file: str, reactor: IReactorFromThreads) -> LogFile:
     """A log file, which SIGUSR1 rotates as twistd promises."""
     try:
         log: LogFile = LogFile.fromFullPath(file)
-    except (OSError, AssertionError) as error:  # the latter if there is no such folder
-        reason = getattr(error, "strerror", None) or "no such folder"
-        raise CannotStart(f"The log {file} cannot be written: {reason}") from None
+    except OSError as error:
+        raise CannotStart(f"The log {file} cannot be written: {error.strerror}") from None
     signal.signal(signal.SIGUSR1, lambda _number, _frame: reactor.callFromThread(log.rotate))
     return log

@@ -10,11 +10,11 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.python.usage import Options as UsageOptions
-from twisted.python.usage import UsageError
 
 from pubky_homeserver import testnet
 from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, Socket, load
@@ -28,32 +28,55 @@ from pubky_homeserver.store.process import EmbeddedRedis
 
 ROLES = ("all", "web", "background")
 
+INTRODUCTION = f"""\
+Run a Pubky homeserver: it keeps people's files under their own keys, over HTTP.
+
+  twistd -n homeserver             in the foreground, until Ctrl+C
+  twistd homeserver                in the background: log in twistd.log,
+                                   process id in twistd.pid
+  twistd -n homeserver --testnet   for app developers, at the addresses that the
+                                   official clients know: homeserver 6286 with
+                                   open sign-up, admin API 6288 with password
+                                   admin, PKARR relay 15411, http relay 15412
+
+Everything, a private Redis included, is in {DEFAULT_DATA_DIR}; the client API is
+at http://127.0.0.1:6286. The first start makes the key that is the homeserver's
+name. Who wants to sign up needs a token: `homeserver invite new` makes one.
+
+Settings come from the environment (PUBKY_API_KEY, HOMESERVER_URL,
+PKARR_ENDPOINT), else from a .env file in the working directory, else from the
+TOML file. All of them are explained in
+{{manual}}
+"""
+
 
 class Options(UsageOptions):
     """The command line of `twistd homeserver`."""
 
     synopsis = "[options]"
-    longdesc = (
-        "Run a Pubky homeserver. Without options it keeps everything, its private Redis included, in "
-        f"{DEFAULT_DATA_DIR} and serves the client API on 127.0.0.1:6286. Settings come from the environment "
-        "(PUBKY_API_KEY, HOMESERVER_URL, PKARR_ENDPOINT), from a .env file in the working directory, and from "
-        "homeserver.toml in the data directory; conf/homeserver.toml explains each."
-    )
     optParameters: ClassVar = [
         ["data-dir", "d", None, f"Where everything is kept. [default: {DEFAULT_DATA_DIR}]"],
         ["config", "c", None, "The settings, a TOML file. [default: homeserver.toml in the data directory]"],
-        ["role", None, "all", "all; or, one of several on an outside Redis: web (serve), background (publish, sweep)."],
+        ["role", None, "all", "What this process does. Several on one outside Redis: web or background."],
     ]
     optFlags: ClassVar = [
-        ["testnet", None, "Run a test network: well-known key and ports, open sign-up, relays. Forgotten at the end."],
+        ["testnet", None, "Run a test network for app developers. It forgets everything unless --data-dir is given."],
     ]
 
-    def postOptions(self) -> None:
-        """Check what needs no file."""
-        if self["role"] not in ROLES:
-            raise UsageError(f"--role must be one of: {', '.join(ROLES)}")
-        if self["testnet"] and self["role"] != "all":
-            raise UsageError("--testnet is one process: it has no --role")
+    def opt_version(self) -> None:
+        """Show the version and exit."""
+        print(f"pubky-homeserver {version('pubky-homeserver')}")  # noqa: T201 - what was asked for
+        raise SystemExit
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The options, and how to begin."""
+        return f"{super().getUsage(width)}\n{INTRODUCTION.format(manual=manual())}"
+
+
+def manual() -> Path:
+    """The file that explains every setting: in an installed package, or in a clone."""
+    installed = Path(__file__).with_name("homeserver.toml")
+    return installed if installed.exists() else Path(__file__).parents[2] / "conf" / "homeserver.toml"
 
 
 def makeService(options: Options) -> Homeserver:
@@ -73,6 +96,7 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
     Raises `ConfigError` and `CannotStart`.
     """
     is_test = bool(options["testnet"])
+    _check_role(options["role"], is_test)
     is_passing = is_test and options["data-dir"] is None
     folder = Path(options["data-dir"] or DEFAULT_DATA_DIR).expanduser().absolute()
     config = _settings(options, folder, environment)
@@ -82,7 +106,7 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
         if is_passing:
             folder = Path(tempfile.mkdtemp(prefix="pubky-testnet-"))
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        directory = DataDirectory.open(folder)
+        directory = DataDirectory.open(folder, shared=options["role"] != "all")
         keypair = directory.keypair(testnet.KEYPAIR if is_test else None)
         directory.folder("blobs", "the bodies of files")
         redis = _redis(config, options["role"], directory, reactor)
@@ -108,6 +132,13 @@ def raise_file_limit() -> None:
     """Allow as many open files as the system allows: each connection is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _check_role(role: str, is_test: bool) -> None:
+    if role not in ROLES:
+        raise CannotStart(f"--role must be one of: {', '.join(ROLES)}")
+    if is_test and role != "all":
+        raise CannotStart("--testnet is one process: it has no --role")
 
 
 def _settings(options: Options, folder: Path, environment: Mapping[str, str]) -> Config:
