@@ -111,10 +111,11 @@ async def test_where_a_body_is(path: Path) -> None:
     blobs = make(path)
     writer = await blobs.create()
     await writer.write(BODY)
+    await writer.write(BODY)  # waits for the first piece
     assert [file.parent.name for file in files(path)] == ["tmp"]
     blob = await writer.keep()
     assert files(path) == [path / blob[:2] / blob[2:]]
-    assert files(path)[0].read_bytes() == BODY
+    assert files(path)[0].read_bytes() == 2 * BODY
     for place in [path, *path.rglob("*")]:
         assert place.stat().st_mode & 0o077 == 0
     assert opened(path) == []
@@ -128,6 +129,7 @@ async def test_left_overs(path: Path) -> None:
     blob = await kept.keep()
     unfinished = await blobs.create()
     await unfinished.write(BODY)
+    await unfinished.write(BODY)  # waits for the first piece
     blobs.prepare(alone=False)
     assert len(files(path)) == 2
     make(path)
