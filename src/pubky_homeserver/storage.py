@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from blake3 import blake3
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -35,8 +35,9 @@ class Conditions:
     """Entity tags of which one must be the file's; `*` is any file."""
     if_none_match: bool = False
     """There must be no file yet (`If-None-Match: *`)."""
-    tokens: Sequence[str] = ()
-    """If there are any the path must be locked by one of these; if there are none it must not be locked."""
+    tokens: Sequence[str] | None = ()
+    """If there are any the path must be locked by one of these; if there are none it must not be locked. None: it was
+    free when the write began, and what happens since does not matter."""
 
 
 ANY = Conditions()
@@ -91,17 +92,17 @@ class Storage:
         authorize_write(session, owner, path)
         if not self.blobs.has_room():
             raise StorageFull
-        tokens: Sequence[str] | None = conditions.tokens
+        tokens = conditions.tokens
         if tokens or length is None or length > self.inline_limit:
             await self.entries.check_put(owner, path, length, self.default_limit, tokens)
-            tokens = tokens or None
-        with self._holding(owner, path, conditions.tokens):
+            conditions = evolve(conditions, tokens=tokens or None)
+        with self._holding(owner, path, tokens):
             received, writer = await self._receive(body)
 
             async def commit() -> None:
                 if writer is not None:
                     received.blob = await writer.keep()
-                await self._commit_put(owner, path, received, length is not None, conditions, tokens)
+                await self._commit_put(owner, path, received, length is not None, conditions)
 
             await self._finish(commit())
 
@@ -128,13 +129,7 @@ class Storage:
         return _Received(digest.digest(), size, head, None if writer else bytes(small)), writer
 
     async def _commit_put(
-        self,
-        owner: str,
-        path: str,
-        received: _Received,
-        announced: bool,
-        conditions: Conditions,
-        tokens: Sequence[str] | None,
+        self, owner: str, path: str, received: _Received, announced: bool, conditions: Conditions
     ) -> None:
         entry = Entry(
             path=path,
@@ -147,7 +142,13 @@ class Storage:
         )
         try:
             await self.entries.put(
-                owner, entry, self.default_limit, announced, conditions.if_match, conditions.if_none_match, tokens
+                owner,
+                entry,
+                self.default_limit,
+                announced,
+                conditions.if_match,
+                conditions.if_none_match,
+                conditions.tokens,
             )
         except StoreAway:
             raise  # it may have happened: the sweep will know
@@ -198,7 +199,7 @@ class Storage:
         await DeferredList(list(self._commits), consumeErrors=True)
 
     @contextmanager
-    def _holding(self, owner: str, path: str, tokens: Sequence[str]) -> Iterator[None]:
+    def _holding(self, owner: str, path: str, tokens: Sequence[str] | None) -> Iterator[None]:
         """Keep the lock alive that a write names; it was held when the write was let in."""
         if not tokens:
             yield
