@@ -13,9 +13,7 @@ from attrs import define, field
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.program import find_programs
 
-PROGRAMS = list(
-    {os.path.realpath(program): program for program in find_programs(os.environ["PATH"].split(os.pathsep))}.values()
-)
+PROGRAMS = list({os.path.realpath(program): program for program in find_programs(os.get_exec_path())}.values())
 """Every redis-server of this machine: often two versions, and the contract holds for each."""
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
@@ -44,6 +42,17 @@ class RedisServer:
         """Start it; it may take a moment until it answers."""
         words = (self.program, "--port", "0", "--unixsocket", self.socket, "--dir", str(self.folder), *self.options)
         self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+
+    def answers(self) -> bool:
+        """Whether it answers."""
+        try:
+            return bool(self.ask("PING") == b"PONG")
+        except OSError:
+            return False
+
+    def has_ended(self) -> bool:
+        """Whether it ended by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

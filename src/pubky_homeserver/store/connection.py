@@ -38,9 +38,7 @@ Reply = Any
 """bytes, int, None or a list of replies."""
 
 _FULL = re.compile(r"(?:^|[ -])OOM ")
-_AWAY = re.compile(
-    r"(?:^|[ -])(LOADING|MISCONF|READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|BUSY|NOAUTH|UNBLOCKED) "
-)
+_AWAY = re.compile(r"(?:^|[ -])(LOADING|MISCONF|READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|BUSY) ")
 """Refusals that pass: the server loads its data, cannot write to its disk, is a replica, or runs somebody's script."""
 
 
@@ -58,11 +56,10 @@ def refusal_of(error: Exception) -> Exception:
 
 
 def _checked(reply: Reply) -> Reply:
-    if isinstance(reply, txredisapi.ResponseError):
-        raise refusal_of(reply)
-    if isinstance(reply, txredisapi.RedisError):
-        raise StoreAway from reply
-    return reply
+    if not isinstance(reply, txredisapi.RedisError):
+        return reply
+    meaning = refusal_of(reply) if isinstance(reply, txredisapi.ResponseError) else StoreAway()
+    raise meaning from (None if meaning is reply else reply)
 
 
 def _pack(words: Sequence[Word]) -> bytes:
@@ -74,6 +71,13 @@ class _Talker(txredisapi.RedisProtocol):
     """Counts answers, and leaves them as they are."""
 
     answers = 0
+    lost: BaseException | None = None
+    """Why the connection ended."""
+
+    def connectionLost(self, why: Failure) -> None:
+        """The connection has ended."""
+        self.lost = why.value
+        super().connectionLost(why)
 
     def tryConvertData(self, data: Reply) -> Reply:
         """Nothing is converted here; the library would walk through each list to find that out."""
@@ -89,7 +93,13 @@ class _Listener(txredisapi.SubscriberProtocol):
     """Counts answers and hears messages."""
 
     answers = 0
+    lost: BaseException | None = None
     heard: Callable[[], None]
+
+    def connectionLost(self, why: Failure) -> None:
+        """The connection has ended."""
+        self.lost = why.value
+        super().connectionLost(why)
 
     def replyReceived(self, reply: Reply) -> None:
         """An answer or a message has come."""
@@ -214,6 +224,10 @@ class _Link:
             if protocol.connected:
                 await protocol.whenDisconnected()
             self.gone()
+        except StoreAway as error:
+            if protocol.lost is None:
+                raise
+            raise error from protocol.lost  # with TLS this is where a bad certificate is told
         finally:
             if protocol.connected:
                 closed = protocol.whenDisconnected()
@@ -296,14 +310,14 @@ class Connection:
         self._commands = commands
         self._reason = ""
         if self._first is not None:
-            # Not from within the link's own coroutine: who waits may stop it at once.
-            self.reactor.callLater(0, self._started)
+            self.reactor.callLater(0, self._settle, None)
         else:
             self.log.info("Connected to Redis at {address} again", address=self.address)
 
-    def _started(self) -> None:
+    def _settle(self, result: Failure | None) -> None:
+        """Tell who waits for the start; not from within the link's own coroutine, for he may stop it at once."""
         if self._first is not None and not self._first.called:
-            self._first.callback(None)
+            self._first.callback(result)
 
     def _gone(self) -> None:
         self._commands = None
@@ -315,8 +329,8 @@ class Connection:
         if self._first is None and reason != self._reason:
             self.log.error("Redis at {address} cannot be used: {reason}", address=self.address, reason=reason)
         self._reason = reason
-        if isinstance(error, CannotStart) and self._first is not None and not self._first.called:
-            self._first.errback(error)
+        if self._first is not None and isinstance(error, CannotStart):
+            self.reactor.callLater(0, self._settle, Failure(error))
 
     def _timed_out(self, _result: object, patience: float) -> None:
         raise CannotStart(f"Redis at {self.address} cannot be reached within {patience:g} s: {self._reason}")
