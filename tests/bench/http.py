@@ -136,7 +136,8 @@ def official(folder: Path, relay: int) -> Iterator[Server]:
     with postgres(folder) as database:
         (data / "config.toml").write_text(
             f'[general]\nsignup_mode = "open"\ndatabase_url = "{database}"\n'
-            f'[drive]\nicann_listen_socket = "127.0.0.1:{server.port}"\npubky_listen_socket = "127.0.0.1:{free_port()}"\n'
+            f'[drive]\nicann_listen_socket = "127.0.0.1:{server.port}"\n'
+            f'pubky_listen_socket = "127.0.0.1:{free_port()}"\n'
             f'[admin]\nenabled = false\n[pkdns]\ndht_relay_nodes = ["http://127.0.0.1:{relay}"]\n'
             f'dht_bootstrap_nodes = ["127.0.0.1:{free_port()}"]\n[logging]\nlevel = "warn"\nmodule_levels = []\n'
         )
@@ -266,7 +267,9 @@ def measures(seconds: int, folder: Path) -> dict[str, tuple[str, float, Callable
         "GET 300 B, 1 connection": (
             "/s", 3, lambda one: wrk(one, 1, seconds, gets(), f"/storage/{first(one).pubky}/pub/list/500.txt"),
         ),
-        "list 100 of 1,000": ("/s", 5, lambda one: wrk(one, 16, seconds, gets(), f"/storage/{first(one).pubky}/pub/list/")),
+        "list 100 of 1,000": (
+            "/s", 5, lambda one: wrk(one, 16, seconds, gets(), f"/storage/{first(one).pubky}/pub/list/"),
+        ),
         "/events/ of 100": ("/s", 4, lambda one: wrk(one, 16, seconds, gets(), "/events/?limit=100")),
         "GET /session": (
             "/s", 2,

@@ -1,4 +1,3 @@
-# ruff: noqa: T201 - it prints
 """How fast the store is and what a file costs: `python -m tests.bench.store [entries]`, against a real redis-server.
 
 Prints calls per second with one and with many callers, and bytes of Redis' memory for each file (path of 60 bytes, the

@@ -79,9 +79,7 @@ def parse_capabilities(text: str) -> tuple[Capability, ...]:
         try:
             found.append(Capability.parse(entry))
         except InvalidCapability as error:
-            raise InvalidCapability(
-                f"invalid capability at position {position} (`{entry}`): {error}"
-            ) from None
+            raise InvalidCapability(f"invalid capability at position {position} (`{entry}`): {error}") from None
     return tuple(found)
 
 
@@ -106,9 +104,7 @@ def normalize_capabilities(capabilities: Iterable[Capability]) -> tuple[Capabili
     for one in capabilities:
         actions[one.scope] = _in_order(actions.get(one.scope, "") + one.actions)
     merged = [Capability(scope, given) for scope, given in actions.items()]
-    return tuple(
-        one for one in merged if not any(other.includes(one) for other in merged if other is not one)
-    )
+    return tuple(one for one in merged if not any(other.includes(one) for other in merged if other is not one))
 
 
 def _in_order(actions: str) -> str:
