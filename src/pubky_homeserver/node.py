@@ -41,6 +41,7 @@ from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.process import EmbeddedRedis
 from pubky_homeserver.store.redis import RedisStore
+from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.sweep import Sweep
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory
@@ -127,7 +128,12 @@ class Homeserver(Service):
             address = RedisAddress(path=self.redis.socket)
         else:
             address = self.redis
-        store = RedisStore(address, self.reactor, self.config.blobs.grace)
+        store = RedisStore(
+            address,
+            self.reactor,
+            self.config.blobs.grace,
+            remembered=Remembered() if self.redis is not None else None,  # a private Redis has no other writers
+        )
         await store.start()
         self._undo.append(lambda: Deferred.fromCoroutine(store.stop()))
         return store

@@ -1,4 +1,4 @@
-"""The stores that every contract holds for: the one in memory, and one on each redis-server of this machine."""
+"""The stores that every contract holds for: the one in memory, one on each redis-server here, one that remembers."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from twisted.internet import reactor
 
 from pubky_homeserver.store.memory import MemoryStore
 from pubky_homeserver.store.redis import RedisStore
+from pubky_homeserver.store.remembered import Remembered
 from tests.contract.store import Store
 from tests.store.server import PROGRAMS, RedisServer
 
@@ -26,23 +27,24 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Redi
         server.kill()
 
 
-async def empty_store(server: RedisServer) -> RedisStore:
+async def empty_store(server: RedisServer, remembered: Remembered | None = None) -> RedisStore:
     """A started store on a server that has nothing else."""
     store = RedisStore(server.address, reactor)
     await store._connection.start(10)
     server.ask("FLUSHALL")
     await store.stop()
-    store = RedisStore(server.address, reactor)
+    store = RedisStore(server.address, reactor, remembered=remembered)
     await store.start()
     return store
 
 
-@pytest_twisted.async_yield_fixture(params=["memory", *PROGRAMS])
+@pytest_twisted.async_yield_fixture(params=["memory", *PROGRAMS, "remembering"])
 async def store(request: Any, servers: dict[str, RedisServer]) -> AsyncIterator[Store]:
     """An empty store."""
     if request.param == "memory":
         yield MemoryStore(reactor)
     else:
-        redis = await empty_store(servers[request.param])
+        remembered = Remembered(max_bytes=20_000) if request.param == "remembering" else None
+        redis = await empty_store(servers[PROGRAMS[0] if remembered else request.param], remembered)
         yield redis
         await redis.stop()

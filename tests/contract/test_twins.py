@@ -21,6 +21,7 @@ from pubky_homeserver.core.records import Account, Entry, Event
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.memory import MemoryStore
 from pubky_homeserver.store.redis import RedisStore
+from pubky_homeserver.store.remembered import Remembered
 from tests.contract.conftest import empty_store
 from tests.contract.store import Store, entry
 from tests.store.server import PROGRAMS, RedisServer
@@ -214,7 +215,7 @@ async def live(server: RedisServer, redis: RedisStore, quotas: tuple[UserQuota, 
 async def redis(request: Any, servers: dict[str, RedisServer]) -> AsyncIterator[RedisStore]:
     """One store for all examples, on a server that need not sync each write: the examples are many."""
     server = servers[request.param]
-    store = await empty_store(server)
+    store = await empty_store(server, Remembered(max_bytes=20_000))
     server.ask("CONFIG", "SET", "appendfsync", "everysec")
     yield store
     server.ask("CONFIG", "SET", "appendfsync", "always")

@@ -1,6 +1,7 @@
 """The store in Redis: one round trip for each method, every write one script. `schema.py` shows what lies there."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from re import compile as pattern
 from secrets import token_bytes
 from typing import Any, NoReturn
@@ -47,6 +48,7 @@ from pubky_homeserver.store.packing import (
     unpack_session,
     unpack_token,
 )
+from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.store.scripts import load_scripts
 from pubky_homeserver.store.survey import Durability, Room, survey
 
@@ -76,6 +78,8 @@ class RedisStore:
     """Seconds that the blob of a replaced or deleted entry is kept."""
     reserve: int = 256 * MEGABYTE
     """Bytes of a bounded memory that stay free; less if it is small."""
+    remembered: Remembered | None = None
+    """What was read; None if other processes write to this Redis too."""
     durability: Durability = field(default="unknown", init=False)
     """When a write is on disk, as Redis said at the last connection."""
     _connection: Connection = field(init=False)
@@ -120,6 +124,8 @@ class RedisStore:
             for sentence in found.warnings():
                 self.log.warn("{sentence}", sentence=sentence)
         self._feeds.forget()
+        if self.remembered is not None:
+            self.remembered.forget()  # a write whose answer was lost may have happened since
         self._opened = True
         self.durability = found.durability
         self._room.note(found.used, found.limit)
@@ -256,6 +262,11 @@ class RedisStore:
 
     async def entry(self, pubky: str, path: str) -> Entry | None:
         """See `IEntryStore`."""
+        if self.remembered is None:
+            return await self._entry(pubky, path)
+        return await self.remembered.entry(pubky, path, lambda: self._entry(pubky, path))
+
+    async def _entry(self, pubky: str, path: str) -> Entry | None:
         members = await self._redis.call(
             "ZRANGE", schema.entries(pubky), f"[{path}\0", f"({path}\1", "BYLEX", "LIMIT", 0, 1
         )
@@ -288,27 +299,25 @@ class RedisStore:
         path = entry.path
         private = is_private(path)
         kind, body = pack_body(entry)
-        reply = await self._redis.run(
-            "put",
-            _write_keys(pubky, path),
-            (
-                schema.log_name(private),
-                path,
-                mark(path, entry.content_hash, entry.length, entry.modified, entry.content_type),
-                kind,
-                pack_stat(entry),
-                pack_type(entry.content_type),
-                body,
-                entry.length,
-                _optional(default_limit),
-                int(announced),
-                pack_condition(if_match),
-                int(if_none_match),
-                schema.BLOBS,
-                self.grace * 1_000_000,
-                pack_tokens(tokens),
-            ),
+        arguments = (
+            schema.log_name(private),
+            path,
+            mark(path, entry.content_hash, entry.length, entry.modified, entry.content_type),
+            kind,
+            pack_stat(entry),
+            pack_type(entry.content_type),
+            body,
+            entry.length,
+            _optional(default_limit),
+            int(announced),
+            pack_condition(if_match),
+            int(if_none_match),
+            schema.BLOBS,
+            self.grace * 1_000_000,
+            pack_tokens(tokens),
         )
+        with self._writing(pubky, path):
+            reply = await self._redis.run("put", _write_keys(pubky, path), arguments)
         event_id, seq, digest = _check(reply)
         return Event(
             event_id,
@@ -334,19 +343,27 @@ class RedisStore:
     ) -> Event:
         """See `IEntryStore`."""
         name = schema.log_name(is_private(path))
-        reply = await self._redis.run(
-            "delete",
-            _write_keys(pubky, path),
-            (name, path, pack_condition(if_match), self.grace * 1_000_000, pack_tokens(tokens)),
-        )
+        arguments = (name, path, pack_condition(if_match), self.grace * 1_000_000, pack_tokens(tokens))
+        with self._writing(pubky, path):
+            reply = await self._redis.run("delete", _write_keys(pubky, path), arguments)
         event_id, seq, digest = _check(reply)
         return Event(event_id, Operation.DEL, pubky, path, seq, digest)
+
+    def _writing(self, pubky: str, path: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.remembered is None else self.remembered.writing(pubky, path)
 
     async def listing(
         self, pubky: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool
     ) -> list[str]:
         """See `IEntryStore`."""
-        limit = min(limit, MAX_PAGE)
+        asked = directory, after, min(limit, MAX_PAGE), reverse, shallow
+        if self.remembered is None:
+            return await self._listing(pubky, *asked)
+        return await self.remembered.listing(pubky, asked, lambda: self._listing(pubky, *asked))
+
+    async def _listing(
+        self, pubky: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool
+    ) -> list[str]:
         found: list[str] = []
         while True:
             step = min(limit - len(found), STEP)

@@ -1,0 +1,101 @@
+"""What was read a moment ago, for a store that nobody else writes to.
+
+All writes of a process pass through its store. If it is the only process on its Redis, what was read stays true until
+a write of its own, so it need not be read again. Each account has a generation, which moves when a write begins and
+when it ends, however it ends; what was read is remembered only if no write of the account was under way meanwhile. A
+listing is remembered with its generation, so the next write makes it unfindable; an entry is forgotten when its path is
+written.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import define, field
+
+from pubky_homeserver.core.records import Entry
+
+MAX_BYTES = 32 * 1024 * 1024
+"""Of memory, about, for all that is remembered."""
+
+COST = 400
+"""Bytes that a remembered thing costs besides its text."""
+
+
+@define(eq=False)
+class Remembered:
+    """Entries and listings by what they were asked for; the one that was not asked for the longest goes first."""
+
+    max_bytes: int = MAX_BYTES
+    _found: OrderedDict[Hashable, tuple[Any, int]] = field(factory=OrderedDict, init=False)
+    # What was asked for → the answer, and its bytes.
+    _bytes: int = field(default=0, init=False)
+    _generations: dict[str, int] = field(factory=dict, init=False)
+    # Account → writes that began or ended.
+
+    async def entry(self, pubky: str, path: str, read: Callable[[], Awaitable[Entry | None]]) -> Entry | None:
+        """The entry at a path, read if it is not remembered. That there is none is not remembered."""
+        key = pubky, path
+        known: Entry | None = self._recall(key)
+        if known is not None:
+            return known
+        generation = self._generations.get(pubky, 0)
+        found = await read()
+        if found is not None and generation == self._generations.get(pubky, 0):
+            self._keep(key, found, len(path) + len(found.body or b""))
+        return found
+
+    async def listing(
+        self, pubky: str, asked: tuple[Hashable, ...], read: Callable[[], Awaitable[list[str]]]
+    ) -> list[str]:
+        """The paths of a listing, read if they are not remembered. What is raised is not remembered."""
+        generation = self._generations.get(pubky, 0)
+        key = pubky, generation, asked
+        known: tuple[str, ...] | None = self._recall(key)
+        if known is not None:
+            return list(known)
+        found = await read()
+        if generation == self._generations.get(pubky, 0):
+            self._keep(key, tuple(found), sum(map(len, found)) + 60 * len(found))
+        return found
+
+    @contextmanager
+    def writing(self, pubky: str, path: str) -> Iterator[None]:
+        """While a path is written: what is known of it is forgotten, and nothing read meanwhile is remembered."""
+        self._move_on(pubky, path)
+        try:
+            yield
+        finally:
+            self._move_on(pubky, path)
+
+    def forget(self) -> None:
+        """Forget everything, also what is being read."""
+        for pubky in self._generations:
+            self._generations[pubky] += 1
+        self._found.clear()
+        self._bytes = 0
+
+    def _move_on(self, pubky: str, path: str) -> None:
+        self._generations[pubky] = self._generations.get(pubky, 0) + 1
+        found = self._found.pop((pubky, path), None)
+        if found is not None:
+            self._bytes -= found[1]
+
+    def _recall(self, key: Hashable) -> Any:
+        found = self._found.get(key)
+        if found is None:
+            return None
+        self._found.move_to_end(key)
+        return found[0]
+
+    def _keep(self, key: Hashable, found: object, length: int) -> None:
+        before = self._found.pop(key, None)
+        if before is not None:
+            self._bytes -= before[1]
+        cost = length + COST
+        self._found[key] = found, cost
+        self._bytes += cost
+        while self._bytes > self.max_bytes:
+            _, (_, gone) = self._found.popitem(last=False)
+            self._bytes -= gone
