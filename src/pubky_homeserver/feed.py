@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -304,6 +304,8 @@ class Feed(Service):
                 for event in events:
                     self._hand(event)
                 self._last = last = events[-1].id
+        except CancelledError:
+            return  # the homeserver stops
         except Refused as error:
             self.log.warn("The feed waits for the store: {error}", error=str(error))
         except Exception:

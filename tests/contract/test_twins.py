@@ -200,6 +200,8 @@ async def audit(twin: Twin) -> Any:
 async def live(server: RedisServer, redis: RedisStore, quotas: tuple[UserQuota, ...], operations: list[Any]) -> None:
     """One life of both."""
     server.ask("FLUSHALL")
+    assert redis.remembered is not None
+    redis.remembered.forget()
     twins = [Twin(MemoryStore(reactor)), Twin(redis)]
     for twin in twins:
         for pubky, quota in zip(PUBKYS, quotas, strict=False):
