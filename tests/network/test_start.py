@@ -413,6 +413,30 @@ def test_a_test_network_forgets(testnet: Node) -> None:
 # --- the end, under way -------------------------------------------------------------------------------------------
 
 
+MOMENTS = [
+    "starting up",
+    "monotonic clock",
+    "ready to accept connections",
+    "EmbeddedRedis#info] Redis",
+    "HTTPFactory starting",
+    "This is the homeserver",
+]
+"""Lines of the log between the beginning of a start and its end."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_start_can_be_stopped_at_any_moment(node: Node, moment: str) -> None:
+    """However far it has come, it ends at once and in order, and starts again afterwards."""
+    process = node.launch()
+    until(lambda: moment in node.log(), why=node.written)
+    process.terminate()
+    assert process.wait(STOP) == 0, node.written()
+    assert node.processes() == []
+    assert node.errors() == ""
+    node.start()
+    node.stop()
+
+
 def begin_put(node: Node, target: str, cookie: str, length: int, part: bytes) -> socket.socket:
     """A PUT of which only a part was sent."""
     connection = socket.create_connection(("127.0.0.1", node.ports["client API"]), timeout=STOP)
