@@ -96,6 +96,20 @@ async def test_a_path_that_is_allowed_no_more(server: RedisServer, open_store: O
 
 
 @pytest_twisted.ensureDeferred
+async def test_usage_never_goes_below_zero(server: RedisServer, open_store: OpenStore) -> None:
+    """Whatever was counted before, a delete gives back no more than the account uses."""
+    store = await open_store(server)
+    await sign_up(store, ALICE)
+    await put(store, ALICE, "/pub/a")
+    server.ask("HSET", schema.account(ALICE), "used", 100)
+    server.ask("HSET", schema.SHARD, "used", 100)
+    await store.delete(ALICE, "/pub/a")
+    account = await store.account(ALICE)
+    assert account is not None
+    assert account.used == (await store.totals()).used == 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_clock_goes_back(server: RedisServer, open_store: OpenStore) -> None:
     """Ids go on above the newest one, whatever the clock says, up to the largest that Lua can hold."""
     store = await open_store(server)

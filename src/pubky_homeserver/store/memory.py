@@ -377,8 +377,7 @@ def _growth(files: _Files, path: str, length: int) -> int:
 
 def _check_quota(files: _Files, path: str, length: int, default_limit: int | None) -> None:
     limit = files.account.quota.storage_limit(default_limit)
-    used = files.account.used + _growth(files, path, length)
-    if limit is not None and used > limit and used > 0:
+    if limit is not None and files.account.used + _growth(files, path, length) > limit:
         raise QuotaExceeded
 
 

@@ -1,8 +1,8 @@
 -- What a write asks of the account and of the path before it may happen. Needs lock.lua; reads only.
 
--- A whole number as text: tostring and .. make 1.7640000001235e+15 of an event id, and -0 is no number to Redis.
+-- A whole number as text: tostring and .. make 1.7640000001235e+15 of an event id.
 local function whole(number)
-  return string.format('%.0f', number + 0)
+  return string.format('%.0f', number)
 end
 
 -- The account at `key` with one of its logs ('pub' or 'priv'), or nil.
@@ -39,8 +39,7 @@ end
 -- Whether `growth` more bytes are too many. `default` is the server's limit, empty for none.
 local function is_full(account, default, growth)
   local limit = tonumber(account.limit or default)
-  local used = account.used + growth
-  return limit and limit >= 0 and used > limit and used > 0
+  return limit and limit >= 0 and account.used + growth > limit
 end
 
 -- Whether the operator lets the account write to the path.
