@@ -132,7 +132,8 @@ class Homeserver(Service):
             address,
             self.reactor,
             self.config.blobs.grace,
-            remembered=Remembered() if self.redis is not None else None,  # a private Redis has no other writers
+            # A private Redis has no other writers.
+            remembered=Remembered() if isinstance(self.redis, EmbeddedRedis) else None,
         )
         await store.start()
         self._undo.append(lambda: Deferred.fromCoroutine(store.stop()))

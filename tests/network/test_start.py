@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import hiredis
@@ -297,18 +297,23 @@ def test_after_a_kill(node: Node) -> None:
 
 
 def test_roles_on_an_outside_redis(tmp_path: Path, outside: RedisServer) -> None:
-    """Two processes are one homeserver: they share the data directory and Redis, which goes on without them."""
+    """Processes are one homeserver: they share the data directory and a Redis, which goes on without them."""
     redis = {"redis": {"url": f"unix://{outside.socket}"}}
-    with node_in(tmp_path / "web", redis) as web, node_in(tmp_path / "background", redis) as background:
-        background.data = web.data
+    with ExitStack() as stack:
+        web, other, background = (
+            stack.enter_context(node_in(tmp_path / name, redis)) for name in ("web", "other", "background")
+        )
+        other.data = background.data = web.data
         web.start("--role", "web")
+        other.start("--role", "web")
         background.launch("--role", "background")
         until(lambda: "This is the homeserver" in background.log(), why=background.written)
         assert "Serving" not in background.log()
         person = web.sign_up()
-        assert web.put(person, "/pub/file", b"shared") == 201
-        assert web.get(person, "/pub/file") == b"shared"
-        for one in (background, web):
+        for body in (b"small", b"large" * 10_000, b"small again"):
+            assert web.put(person, "/pub/file", body) == 201
+            assert other.get(person, "/pub/file") == body, "nobody else remembers what was there"
+        for one in (background, other, web):
             assert one.process is not None
             one.process.terminate()
             assert one.process.wait(STOP) == 0, one.written()
