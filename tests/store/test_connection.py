@@ -118,6 +118,9 @@ async def test_scripts_are_given_again(server: RedisServer, connect: Connect) ->
     server.ask("SCRIPT", "FLUSH")
     assert await redis.run("open", ("schema",), (7,)) == b"7"
     assert await redis.run("open", ("schema",), (8,)) == b"7"
+    await redis.call("LPUSH", "list", "x")
+    with pytest.raises(txredisapi.ResponseError, match="WRONGTYPE"):
+        await redis.run("open", ("list",), (8,))
 
 
 @pytest_twisted.ensureDeferred
@@ -132,8 +135,9 @@ async def test_a_killed_redis(server: RedisServer, connect: Connect) -> None:
     for one in waiting:
         with pytest.raises(StoreAway):
             await one
-    with pytest.raises(StoreAway):
-        await redis.call("GET", "text")
+    for call in (redis.call("GET", "text"), redis.pipeline([("GET", "text")]), redis.run("open", ("a",), ("1",))):
+        with pytest.raises(StoreAway):
+            await call
     with pytest.raises(StoreAway):
         _ = connection.commands
 

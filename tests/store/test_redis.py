@@ -18,6 +18,7 @@ from pubky_homeserver.core.quotas import MEGABYTE, UserQuota
 from pubky_homeserver.core.records import Account, Entry, Lock, SignupToken
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.connection import Commands
+from pubky_homeserver.store.feeds import Feeds
 from pubky_homeserver.store.migrations import open_schema
 from pubky_homeserver.store.redis import RedisStore
 from pubky_homeserver.store.survey import Room, Survey
@@ -310,6 +311,51 @@ async def test_looks_at_memory(server: RedisServer, open_store: OpenStore) -> No
     server.ask("CONFIG", "SET", "maxmemory", "0")
     clock.advance(1.1)
     await until(room.has_room)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_look_that_fails(server: RedisServer, open_store: OpenStore) -> None:
+    """A look that fails leaves things as they are, and the next one is taken a second later."""
+    redis = (await open_store(server))._redis
+    clock = Clock()
+    answers: list[Any] = [StoreAway(), redis]
+
+    def commands() -> Commands:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, Commands)
+        return answer
+
+    room = Room(commands, clock, 10**9)
+    room.note(2, 1)
+    clock.advance(1.1)
+    for _ in range(3):
+        assert not room.has_room()
+    assert len(answers) == 1
+    clock.advance(1.1)
+    room.has_room()
+    await until(room.has_room)
+    clock.advance(1.1)
+    answers.append(redis)
+    with capturedLogs() as events:
+        room.has_room()
+        room.stop()
+    assert not events
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_accounts_than_are_remembered(server: RedisServer, open_store: OpenStore) -> None:
+    """A page of events of more accounts than the names that are remembered is whole, and so is the next."""
+    store = await open_store(server)
+    store._feeds = Feeds(max_names=2)
+    pubkys = [letter * 52 for letter in "abcde"]
+    for pubky in pubkys:
+        await sign_up(store, pubky)
+    events = await put_all(store, ((pubky, "/pub/a", b"") for pubky in pubkys * 2))
+    assert await store.events(0, 3, True) == events[:3]
+    assert await store.events(events[2].id, 7, True) == events[3:]
+    assert await store.events(0, 10, True) == events
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ _by_id = attrgetter("id")
 class Feeds:
     """Pages of events, of at most 500."""
 
+    max_names: int = MAX_NAMES
     _names: dict[bytes, str] = field(factory=dict, init=False)
     # Account number → pubky. The first never means another account in the same data.
 
@@ -73,7 +74,7 @@ class Feeds:
 
     async def _learn(self, redis: Commands, numbers: set[bytes]) -> None:
         if unknown := sorted(numbers - self._names.keys()):
-            if len(self._names) > MAX_NAMES:
+            if len(self._names) + len(unknown) > self.max_names:
                 self._names.clear()
                 unknown = sorted(numbers)
             names = await redis.call("HMGET", schema.NUMBERS, *unknown)

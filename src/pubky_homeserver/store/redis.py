@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from operator import itemgetter
 from re import compile as pattern
 from secrets import token_bytes
 from typing import Any, NoReturn
@@ -431,17 +433,19 @@ class RedisStore:
 
     async def known_blobs(self, blobs: Iterable[str]) -> set[str]:
         """See `IEntryStore`."""
-        known: set[str] = set()
-        by_key: dict[str, list[str]] = {}
-        for blob in blobs:
-            if _BLOB.fullmatch(blob):
-                by_key.setdefault(schema.blobs(int(blob[:2], 16)), []).append(blob)
-        for key, group in by_key.items():
-            for at in range(0, len(group), STEP):
-                part = group[at : at + STEP]
-                reply = await self._redis.call("SMISMEMBER", key, *map(bytes.fromhex, part))
-                known.update(blob for blob, is_member in zip(part, reply, strict=True) if is_member)
-        return known
+        groups: list[list[str]] = []
+        for _, same in groupby(sorted(blob for blob in blobs if _BLOB.fullmatch(blob)), itemgetter(slice(2))):
+            group = list(same)
+            groups += [group[at : at + STEP] for at in range(0, len(group), STEP)]
+        replies = await self._redis.pipeline(
+            [("SMISMEMBER", schema.blobs(int(group[0][:2], 16)), *map(bytes.fromhex, group)) for group in groups]
+        )
+        return {
+            blob
+            for group, reply in zip(groups, replies, strict=True)
+            for blob, is_member in zip(group, reply, strict=True)
+            if is_member
+        }
 
     async def expired_blobs(self, now: int, limit: int) -> list[str]:
         """See `IEntryStore`."""

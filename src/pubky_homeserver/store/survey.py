@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Literal
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from txredisapi import ResponseError
 
 from pubky_homeserver.core.errors import CannotStart, Refused
@@ -118,6 +119,7 @@ class Room:
         """Whether there is more free memory than the reserve."""
         if self._looking is None and self.clock.seconds() - self._looked >= LOOK:
             self._looking = Deferred.fromCoroutine(self._look())
+            self._looking.addBoth(self._ended)
         return not self._full
 
     def note(self, used: int, limit: int) -> None:
@@ -135,10 +137,12 @@ class Room:
             self._looking.cancel()
 
     async def _look(self) -> None:
-        try:
-            memory = await _info(self.commands(), "memory")
-            self.note(int(memory["used_memory"]), int(memory["maxmemory"]))
-        except Refused:
-            self._looked = self.clock.seconds()  # the connection is gone; who made it says so
-        finally:
-            self._looking = None
+        memory = await _info(self.commands(), "memory")
+        self.note(int(memory["used_memory"]), int(memory["maxmemory"]))
+
+    def _ended(self, result: Failure | None) -> None:
+        self._looking = None
+        self._looked = self.clock.seconds()
+        # Without a connection there is nothing to say here: who keeps it says so.
+        if result is not None and not result.check(CancelledError, Refused):
+            self.log.failure("Redis' memory could not be looked at", failure=result)
