@@ -13,6 +13,7 @@ PATHS = [
     "/pub/example.com/a.txt",
     "/pub/example.com/b/c/d.txt",
     "/pub/example.com/b/e.txt",
+    "/pub/example.com0",
     "/pub/example.con-file",
     "/pub/example.con/f.txt",
     "/pub/example.con/g.txt",
@@ -80,7 +81,8 @@ async def test_the_order_of_the_protocol(store: Store) -> None:
                                                    "example.con/d", "file", "file2")])  # fmt: skip
     assert await store.listing(ALICE, "/pub/", "", 10, False, True) == [
         "/pub/example.com/",
-        "/pub/example.con-file",
+        "/pub/example.com0",
+    "/pub/example.con-file",
         "/pub/example.con/",
         "/pub/file",
         "/pub/file2",
