@@ -81,7 +81,6 @@ async def test_the_order_of_the_protocol(store: Store) -> None:
                                                    "example.con/d", "file", "file2")])  # fmt: skip
     assert await store.listing(ALICE, "/pub/", "", 10, False, True) == [
         "/pub/example.com/",
-        "/pub/example.com0",
     "/pub/example.con-file",
         "/pub/example.con/",
         "/pub/file",
