@@ -1,0 +1,1 @@
+`twistd homeserver` starts a durable homeserver, or with `--testnet` a whole test network; what keeps it from starting is one line that says what to do, and it stops in order, finishing what is under way.
