@@ -81,7 +81,7 @@ async def test_the_order_of_the_protocol(store: Store) -> None:
                                                    "example.con/d", "file", "file2")])  # fmt: skip
     assert await store.listing(ALICE, "/pub/", "", 10, False, True) == [
         "/pub/example.com/",
-    "/pub/example.con-file",
+        "/pub/example.con-file",
         "/pub/example.con/",
         "/pub/file",
         "/pub/file2",
