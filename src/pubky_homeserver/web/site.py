@@ -149,15 +149,18 @@ class ClientSite:
 
     async def _answer_storage(self, request: Request, target: Target, found: Route) -> None:
         dress = _DRESSES[target.legacy, target.private]
+        dress(request, False)
+        await answer_with(request, self._handle_storage(request, target, found, dress), dress)
+
+    async def _handle_storage(self, request: Request, target: Target, found: Route, dress: Dress) -> bytes | None:
         visitor = await self.credentials.visitor(request, target.tenant)
         if target.tenant is not None:
             self._count(request, target.tenant, target.legacy, visitor)
         handler = found.methods.get(request.method)
         if handler is None:
             refuse_method(request, found.allow, dress)
-            return
-        dress(request, False)
-        await answer_with(request, handler(request, target, visitor), dress)
+            return None
+        return await handler(request, target, visitor)
 
     def _count(self, request: Request, tenant: str, legacy: bool, visitor: Visitor) -> None:
         header = request.header(b"pubky-host")
