@@ -27,6 +27,9 @@ from pubky_homeserver.store.scripts import Script
 STALL = 5.0
 """Seconds between two looks whether answers come: nobody waits longer than two of them."""
 
+STEP = 500
+"""Entries that one script or command handles: Redis does nothing else meanwhile."""
+
 FIRST_RETRY = 0.05
 """Seconds before the first attempt to connect again; doubles up to `LAST_RETRY`."""
 

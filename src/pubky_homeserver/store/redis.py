@@ -2,9 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import groupby
-from operator import itemgetter
-from re import compile as pattern
 from secrets import token_bytes
 from typing import Any, NoReturn
 
@@ -29,10 +26,10 @@ from pubky_homeserver.core.records import (
     Totals,
 )
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
-from pubky_homeserver.store import schema
+from pubky_homeserver.store import references, schema
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.bounds import beyond, whole
-from pubky_homeserver.store.connection import Commands, Connection, Reply, Subscription
+from pubky_homeserver.store.connection import STEP, Commands, Connection, Reply, Subscription
 from pubky_homeserver.store.feeds import Feeds, account_page
 from pubky_homeserver.store.locks import RedisLocks, pack_tokens
 from pubky_homeserver.store.migrations import open_schema
@@ -52,6 +49,7 @@ from pubky_homeserver.store.packing import (
 )
 from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.store.scripts import load_scripts
+from pubky_homeserver.store.signup_tokens import token_page
 from pubky_homeserver.store.survey import Durability, Room, survey
 
 MAX_PAGE = 1000
@@ -60,13 +58,8 @@ MAX_PAGE = 1000
 MAX_TOKENS = 1001
 """Signup tokens of one page: the protocol's thousand, and one to know whether there are more."""
 
-STEP = 500
-"""Entries that one script handles: Redis does nothing else meanwhile."""
-
 PATIENCE = 10.0
 """Seconds that a start waits for Redis."""
-
-_BLOB = pattern("[0-9a-f]{32}")
 
 
 @implementer(IAccountStore, ISessionStore, IEntryStore)
@@ -220,21 +213,13 @@ class RedisStore:
 
     async def signup_tokens(self, state: TokenState, after: str, limit: int) -> list[SignupToken]:
         """See `IAccountStore`."""
-        lists = {
-            TokenState.ALL: (schema.TOKENS_UNUSED, schema.TOKENS_USED),
-            TokenState.USED: (schema.TOKENS_USED,),
-            TokenState.UNUSED: (schema.TOKENS_UNUSED,),
-        }[state]
         limit = min(limit, MAX_TOKENS)
         found: list[SignupToken] = []
         while len(found) < limit:
-            step = min(limit - len(found), STEP // len(lists))
-            bound = "(" + (found[-1].token if found else after) if found or after else "-"
-            flat = await self._redis.run("tokens", lists, (bound, step, schema.token()))
-            tokens = [unpack_token(flat[at].decode(), flat[at + 1]) for at in range(0, len(flat), 2)]
-            tokens.sort(key=lambda token: token.token)
-            found += tokens[:step]
-            if len(tokens) < step:
+            step = min(limit - len(found), STEP // 2)
+            page = await token_page(self._redis, state, found[-1].token if found else after, step)
+            found += page
+            if len(page) < step:
                 break
         return found
 
@@ -433,30 +418,15 @@ class RedisStore:
 
     async def known_blobs(self, blobs: Iterable[str]) -> set[str]:
         """See `IEntryStore`."""
-        groups: list[list[str]] = []
-        for _, same in groupby(sorted(blob for blob in blobs if _BLOB.fullmatch(blob)), itemgetter(slice(2))):
-            group = list(same)
-            groups += [group[at : at + STEP] for at in range(0, len(group), STEP)]
-        replies = await self._redis.pipeline(
-            [("SMISMEMBER", schema.blobs(int(group[0][:2], 16)), *map(bytes.fromhex, group)) for group in groups]
-        )
-        return {
-            blob
-            for group, reply in zip(groups, replies, strict=True)
-            for blob, is_member in zip(group, reply, strict=True)
-            if is_member
-        }
+        return await references.known(self._redis, blobs)
 
     async def expired_blobs(self, now: int, limit: int) -> list[str]:
         """See `IEntryStore`."""
-        expired = await self._redis.call("ZRANGE", schema.GRACES, "-inf", now, "BYSCORE", "LIMIT", 0, limit)
-        return [blob.hex() for blob in expired]
+        return await references.expired(self._redis, now, limit)
 
     async def forget_blobs(self, blobs: Iterable[str]) -> None:
         """See `IEntryStore`."""
-        packed = [bytes.fromhex(blob) for blob in blobs if _BLOB.fullmatch(blob)]
-        for at in range(0, len(packed), STEP):
-            await self._redis.run("forget_blobs", (schema.GRACES,), (schema.BLOBS, *packed[at : at + STEP]))
+        await references.forget(self._redis, blobs)
 
 
 def _check(reply: Reply) -> Any:
