@@ -259,9 +259,15 @@ class Feed(Service):
         for account in cursors:
             if await self.accounts.account(account) is None:
                 raise NotFound
-        after = {account: None if text is None else await self.cursor(text) for account, text in cursors.items()}
+        after: dict[str, int | None] = {}
+        for account, text in cursors.items():
+            try:
+                after[account] = None if text is None else await self.cursor(text)
+            except InvalidCursor:
+                raise InvalidCursor(f"Invalid cursor: {text}") from None
         stream = EventStream(self, after, paths, live, reverse, limit)
         if live:
+            await self._begin()
             for account in after:
                 self._streams.setdefault(account, set()).add(stream)
         return stream

@@ -132,6 +132,7 @@ class Homeserver(Service):
             address,
             self.reactor,
             self.config.blobs.grace,
+            self.config.storage.reserve_mb * MEGABYTE,
             # A private Redis has no other writers.
             remembered=Remembered() if isinstance(self.redis, EmbeddedRedis) else None,
         )

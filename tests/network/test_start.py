@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hiredis
 import pytest
+from hiredis import ReplyError
 
 from pubky_homeserver.store import schema
 from tests.interop.testnet import PORTS
@@ -40,7 +41,7 @@ def answers(server: RedisServer) -> bool:
     """Whether a Redis is there."""
     try:
         return bool(server.ask("PING") == b"PONG")
-    except OSError:
+    except (OSError, ReplyError):  # not there yet, or loading
         return False
 
 

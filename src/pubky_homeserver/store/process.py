@@ -221,6 +221,7 @@ class EmbeddedRedis(Service):
             "aof-load-truncated": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",
+            "stream-node-max-bytes": "1024",  # most accounts have few events: a first file costs half as much
             "daemonize": "no",
             "loglevel": "notice",
             "logfile": "",
