@@ -90,8 +90,9 @@ class _Answer:
 
 def _check_url(_instance: object, _attribute: object, url: str) -> None:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"a relay is an http or https URL without a query: {url}")
+    is_plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
+        raise ValueError("a relay is an http or https URL without user and query")
 
 
 @implementer(INetwork)
@@ -133,6 +134,9 @@ class Relay:
             return SignedPacket.from_relay_payload(key, answer.body)
         except InvalidSignedPacket as error:
             raise UnexpectedAnswer(f"invalid packet: {error}") from None
+
+    def __str__(self) -> str:
+        return self.url
 
     async def _ask(self, method: str, target: str, headers: Headers, body: bytes | None = None) -> _Answer:
         """One request and its answer, or `Unavailable`."""

@@ -304,7 +304,9 @@ async def test_a_base_with_a_path(listen: Listen) -> None:
     assert [uri for _, uri, _, _ in stage.asked] == [f"/some/relay/{KEY.z32}"] * 2
 
 
-@pytest.mark.parametrize("url", ["", "localhost", "ftp://x", "http://", "https:///path", "http://x?a=b", "http://x#a"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost", "ftp://x", "http://", "https:///path", "http://x?a=b", "http://x#a", "http://a:b@x"]
+)
 def test_what_is_no_relay(url: str) -> None:
     """A base that requests cannot be made from is refused when the program starts, not at the first request."""
     with pytest.raises(ValueError, match="a relay is an http or https URL"):
