@@ -176,7 +176,16 @@ BAD = {
     "pkdns.public_ip": ['"localhost"', '"1.2.3"', "1"],
     "pkdns.public_icann_http_port": ["0", "65536", '"80"'],
     "pkdns.icann_domain": ['""', '"a..b"', '"a_b"', '"1.2.3.4"', '"-a.b"', '"a.b."', '"bücher.de"', f'"{"a." * 130}b"'],
-    "pkdns.dht_relay_nodes": ['["ftp://x"]', '["https://"]', "[1]", '"x"', '["https://x?a"]', '["http://[x"]', "1"],
+    "pkdns.dht_relay_nodes": [
+        '["ftp://x"]',
+        '["https://a:b@x"]',
+        '["https://"]',
+        "[1]",
+        '"x"',
+        '["https://x?a"]',
+        '["http://[x"]',
+        "1",
+    ],
     "pkdns.relay_request_timeout_ms": ["0", "600001"],
     "logging.level": ['"verbose"', "3"],
 }

@@ -145,7 +145,8 @@ def _read_relays(value: object) -> tuple[str, ...]:
         raise ValueError(value)
     for url in urls:
         parts = urlsplit(_read_text(url))
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        is_plain = not (parts.username or parts.password or parts.query or parts.fragment)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
             raise ValueError(url)
     return tuple(url.rstrip("/") for url in urls)
 
