@@ -7,14 +7,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 import pytest
 from attrs import define, field
 
-from tests.process import Node, Person, node_in, until
+from tests.process import START, TICK, Node, Person, node_in, until
 from tests.store.server import RedisServer
+
+LAST = "/pub/last"
+"""The file whose event ends a reader's work."""
 
 WITHIN = 10.0
 """Seconds in which a homeserver works again once its Redis does: it connects again every second."""
@@ -24,6 +28,22 @@ ORIGIN = "https://app.example"
 
 NOTICED = 15.0
 """Seconds in which a Redis that is silent, not gone, is taken for gone: the store looks every five."""
+
+
+@contextmanager
+def outside_redis(folder: Path) -> Iterator[RedisServer]:
+    """A Redis that is not the homeserver's own; whatever becomes of it, it is gone at the end."""
+    redis = RedisServer(folder)
+    redis.start()
+    try:
+        yield redis
+    finally:
+        redis.kill()
+
+
+def at(redis: RedisServer) -> dict[str, dict[str, object]]:
+    """The settings of a homeserver on a Redis."""
+    return {"redis": {"url": f"unix://{redis.socket}"}}
 
 
 @define
@@ -44,13 +64,10 @@ def outage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outage]:
             yield Outage(node, lambda: os.kill(node.redis(), signal.SIGKILL), lambda: None)
             node.stop()
         return
-    redis = RedisServer(tmp_path)
-    redis.start()
-    with node_in(tmp_path / "node", {"redis": {"url": f"unix://{redis.socket}"}}) as node:
+    with outside_redis(tmp_path) as redis, node_in(tmp_path / "node", at(redis)) as node:
         node.start()
         yield Outage(node, redis.kill, redis.start)
         node.stop()
-    redis.kill()
 
 
 def works(node: Node, person: Person) -> bool:
@@ -110,9 +127,7 @@ def test_requests_are_refused_and_served_again(outage: Outage) -> None:
 
 def test_what_needs_no_store_is_served(tmp_path: Path) -> None:
     """The homeserver itself lives on: it says so, and that it is not ready."""
-    redis = RedisServer(tmp_path)
-    redis.start()
-    with node_in(tmp_path / "node", {"redis": {"url": f"unix://{redis.socket}"}}) as node:
+    with outside_redis(tmp_path) as redis, node_in(tmp_path / "node", at(redis)) as node:
         node.start()
         redis.kill()
         until(lambda: is_ready(node) == (503, False), WITHIN, node.written)
@@ -124,9 +139,7 @@ def test_what_needs_no_store_is_served(tmp_path: Path) -> None:
 
 def test_a_silent_redis(tmp_path: Path) -> None:
     """A Redis that hangs is taken for gone after some seconds, so nobody waits for ever; `/readyz` knows sooner."""
-    redis = RedisServer(tmp_path)
-    redis.start()
-    with node_in(tmp_path / "node", {"redis": {"url": f"unix://{redis.socket}"}}) as node:
+    with outside_redis(tmp_path) as redis, node_in(tmp_path / "node", at(redis)) as node:
         node.start()
         person = node.sign_up()
         redis.signal(signal.SIGSTOP)
@@ -139,7 +152,6 @@ def test_a_silent_redis(tmp_path: Path) -> None:
         redis.signal(signal.SIGCONT)
         until(lambda: works(node, person), WITHIN, node.written)
         node.stop()
-    redis.kill()
 
 
 @define(eq=False)
@@ -179,34 +191,42 @@ class Reader:
             elif found := re.match(r"data: cursor: (\d+)", line):
                 self.cursor = found[1]
                 self.seen.append(path)
-                if path == "/pub/last":
+                if path == LAST:
                     self.done.set()
                     return
 
 
-def test_no_event_is_skipped(outage: Outage) -> None:
-    """Live streams go on or end; whoever follows sees every acknowledged write, once and in order."""
-    node = outage.node
-    person = node.sign_up()
-    reader = Reader(node, person)
-    following = threading.Thread(target=reader.run)
-    following.start()
+def write_through(outage: Outage, person: Person, writes: int) -> list[str]:
+    """Write that many files, with two outages on the way, each until it is acknowledged; their paths."""
     written: list[str] = []
     refused = 0
-    for number in range(300):
-        path = f"/pub/{number}"
-        if number in (100, 200):
+    for number in range(writes):
+        if number in (writes // 3, 2 * writes // 3):
             outage.go()
-        while (status := node.put(person, path, b"x" * (number % 3 * 3000))) != 201:
+        path = f"/pub/{number}"
+        while (status := outage.node.put(person, path, b"x" * (number % 3 * 3000))) != 201:
             assert status == 503
             refused += 1
             if refused % 5 == 1:
                 outage.come()
-            time.sleep(0.01)
+            time.sleep(TICK)
         written.append(path)
-    assert node.put(person, "/pub/last", b"") == 201
-    following.join(30)
-    assert reader.done.is_set(), (len(reader.seen), node.written())
     assert refused > 1, "the writes met both outages"
+    return written
+
+
+def test_no_event_is_skipped(outage: Outage) -> None:
+    """Live streams go on or end; whoever follows sees every acknowledged write, once and in order."""
+    person = outage.node.sign_up()
+    reader = Reader(outage.node, person)
+    following = threading.Thread(target=reader.run, daemon=True)
+    following.start()
+    try:
+        written = write_through(outage, person, 300)
+        assert outage.node.put(person, LAST, b"") == 201
+        following.join(START)
+        assert not following.is_alive(), (len(reader.seen), outage.node.written())
+    finally:
+        reader.done.set()
     once = list(dict.fromkeys(reader.seen))  # a write that was refused may have happened, and then happens again
-    assert once == [*written, "/pub/last"]
+    assert once == [*written, LAST]

@@ -32,9 +32,11 @@ def outside(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis that is not the homeserver's own."""
     server = RedisServer(tmp_path)
     server.start()
-    until(lambda: answers(server))
-    yield server
-    server.kill()
+    try:
+        until(lambda: answers(server))
+        yield server
+    finally:
+        server.kill()
 
 
 def answers(server: RedisServer) -> bool:
@@ -178,9 +180,11 @@ def test_data_of_a_newer_version(node: Node) -> None:
     node.stop()
     redis = RedisServer(node.data / "redis")
     redis.start()
-    until(lambda: answers(redis))
-    redis.ask("SET", schema.SCHEMA, schema.VERSION + 1)
-    redis.kill()
+    try:
+        until(lambda: answers(redis))
+        redis.ask("SET", schema.SCHEMA, schema.VERSION + 1)
+    finally:
+        redis.kill()
     assert "written by a newer version of this program" in node.fails()
     (node.data / "format").write_text("pubky-homeserver 2\n")
     assert node.fails() == (
