@@ -140,12 +140,12 @@ class Node:
         assert self.processes() == [], self.written()
         return error.removeprefix("homeserver: ").rstrip("\n")
 
-    def stop(self, how: int = signal.SIGTERM) -> None:
+    def stop(self, how: int = signal.SIGTERM, within: float = STOP) -> None:
         """End it as an operator does: it ends in order, and nothing of it is left."""
         assert self.process is not None
         self.process.send_signal(how)
         try:
-            code = self.process.wait(STOP)
+            code = self.process.wait(within)
         except subprocess.TimeoutExpired:
             pytest.fail(f"It does not stop: {self.written()}")
         assert code == 0, self.written()

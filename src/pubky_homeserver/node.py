@@ -56,6 +56,9 @@ Answer = Callable[[Request], Coroutine[Deferred[Any], Any, None]]
 DRAIN = 10.0
 """Seconds that running requests get to finish when the homeserver stops."""
 
+STUCK = 30.0
+"""Seconds after which a part that does not stop is left: longer than requests, commits and Redis may take."""
+
 
 @define(eq=False)
 class Homeserver(Service):
@@ -268,7 +271,7 @@ class Homeserver(Service):
             await self._starting
         while self._undo:
             try:
-                await maybeDeferred(self._undo.pop())
+                await maybeDeferred(self._undo.pop()).addTimeout(STUCK, self.reactor)
             except Exception:
                 self.log.failure("A part of the homeserver did not stop well")
         for listener in self.listeners.values():

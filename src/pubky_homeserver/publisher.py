@@ -75,6 +75,7 @@ class _Upkeep:
     is_outdated: bool = False
     _loop: LoopingCall = field(init=False)
     _round: Deferred[None] | None = field(default=None, init=False)
+    _stopped: bool = field(default=False, init=False)
     log: ClassVar[Logger] = Logger()
 
     def start(self) -> None:
@@ -85,6 +86,7 @@ class _Upkeep:
 
     def stop(self) -> Deferred[None] | None:
         """Leave it. The Deferred fires when the last try has ended."""
+        self._stopped = True
         if self._loop.running:
             self._loop.stop()
         if self._round is not None:
@@ -118,9 +120,8 @@ class _Upkeep:
     async def _try(self) -> bool:
         """Publish once. Returns whether this round is over: it worked, or trying again soon is of no use."""
         is_news = self.published is None or self.failure is not None
-        trying = Deferred.fromCoroutine(self.network.publish(self.packet)).addTimeout(PATIENCE, self.clock)
         try:
-            nodes = await trying
+            nodes = await self._attempt()
         except CancelledError:
             raise
         except NotMostRecent as error:
@@ -141,6 +142,16 @@ class _Upkeep:
             log("Our record is published at {network}, on {nodes} nodes", network=self.network, nodes=nodes)
             return True
         return False
+
+    async def _attempt(self) -> int:
+        """Publish; one that is stopped ends with `CancelledError`, whatever its connection calls that."""
+        trying = Deferred.fromCoroutine(self.network.publish(self.packet)).addTimeout(PATIENCE, self.clock)
+        try:
+            return await trying
+        except Exception:
+            if self._stopped:
+                raise CancelledError from None
+            raise
 
 
 @define(eq=False)

@@ -390,6 +390,7 @@ def test_a_test_network_with_a_folder(testnet: Node) -> None:
     environment = {"TMPDIR": str(testnet.folder / "tmp")}
     folder = ("--testnet", "--data-dir", str(testnet.data))
     testnet.start(*folder, environment=environment)
+    until(lambda: testnet.is_serving() and len(testnet.ports) == len(PORTS), why=testnet.written)
     assert testnet.ports == {
         "client API": 6286,
         "admin API": 6288,
@@ -519,3 +520,15 @@ def test_idle_connections_do_not_hold_it_up(node: Node) -> None:
         assert node.process.wait(5) == 0
     idle.close()
     node.assert_clean()
+
+
+def test_a_relay_that_is_silent_does_not_hold_it_up(tmp_path: Path) -> None:
+    """Publishing is broken off, not tried again: neither an answer nor a connection is waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as relay:
+        address = f"http://127.0.0.1:{relay.getsockname()[1]}"
+        with node_in(tmp_path / "node", {"pkdns": {"dht_relay_nodes": [address]}}) as node:
+            node.start()
+            connection, _ = relay.accept()
+            with connection:
+                assert connection.recv(65536).startswith(b"PUT /")
+                node.stop(within=5)
