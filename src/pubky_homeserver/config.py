@@ -197,7 +197,8 @@ class Redis:
     """Where the state lives."""
 
     url: RedisAddress | None = _secret(
-        _read_redis, "redis://host:port/db, rediss://… (TLS) or unix:///path/to/redis.sock"
+        _read_redis,
+        "redis://host:port/db, rediss://… (TLS), unix:///path/to/redis.sock or sentinel://host:port,host:port/service",
     )
     appendfsync: str = _choice("always", "always", "everysec")
 

@@ -1,4 +1,4 @@
-"""Where a Redis is, from a URL: `redis://`, `rediss://` (TLS) or `unix://`."""
+"""Where a Redis is, from a URL: `redis://`, `rediss://` (TLS), `unix://` or `sentinel://`."""
 
 from typing import Any, Self
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -7,6 +7,8 @@ from attrs import field, frozen
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
+
+from pubky_homeserver.store.sentinel import SentinelEndpoint
 
 PORT = 6379
 """Redis' own."""
@@ -19,8 +21,12 @@ MAX_SOCKET_PATH = 107
 
 ALLOWED = (
     "write redis://[user:password@]host[:port][/database], the same with rediss:// for TLS, "
-    "or unix://[user:password@]/path/to/redis.sock[?db=database]"
+    "unix://[user:password@]/path/to/redis.sock[?db=database], "
+    "or sentinel://[user:password@]host[:port][,host[:port] …]/service[/database]"
 )
+
+SENTINEL_PORT = 26379
+"""Sentinel's own."""
 
 
 @frozen
@@ -35,10 +41,16 @@ class RedisAddress:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: bool = False
+    sentinels: tuple[tuple[str, int], ...] = ()
+    """Host and port of those who know the master; then host, port, path and TLS mean nothing."""
+    service: str = ""
+    """Under which name they know it."""
 
     @classmethod
     def parse(cls, url: str) -> Self:
         """Read a URL. Raises `ValueError` with a sentence that says what is allowed, and does not repeat a password."""
+        if url.startswith("sentinel://"):
+            return cls._parse_sentinel(url)
         try:
             parts = urlsplit(url)
             port = parts.port or PORT
@@ -66,8 +78,27 @@ class RedisAddress:
             tls=parts.scheme == "rediss",
         )
 
+    @classmethod
+    def _parse_sentinel(cls, url: str) -> Self:
+        parts = urlsplit(url)
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = credentials.partition(":")
+        service, _, database = parts.path.removeprefix("/").partition("/")
+        if not hosts or not service or parts.query or parts.fragment:
+            raise ValueError(f"not the address of a Redis: {ALLOWED}")
+        return cls(
+            sentinels=tuple(map(_sentinel, hosts.split(","))),
+            service=unquote(service),
+            database=_database(database),
+            username=unquote(username) or None,
+            password=unquote(password) or None,
+        )
+
     def __str__(self) -> str:
         """As a URL, without the user and the password."""
+        if self.sentinels:
+            hosts = ",".join(f"{host}:{port}" for host, port in self.sentinels)
+            return f"sentinel://{hosts}/{self.service}/{self.database}"
         if self.path is not None:
             return f"unix://{self.path}" + (f"?db={self.database}" if self.database else "")
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -75,10 +106,23 @@ class RedisAddress:
 
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
         """The way to connect. With TLS the certificate must be valid for the host."""
+        if self.sentinels:
+            return SentinelEndpoint(reactor, self.sentinels, self.service, CONNECT_TIMEOUT)
         if self.path is not None:
             return UNIXClientEndpoint(reactor, self.path, timeout=CONNECT_TIMEOUT)
         endpoint = HostnameEndpoint(reactor, self.host, self.port, timeout=CONNECT_TIMEOUT)
         return wrapClientTLS(optionsForClientTLS(self.host), endpoint) if self.tls else endpoint
+
+
+def _sentinel(text: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port or SENTINEL_PORT
+    except ValueError as error:
+        raise ValueError(f"not the address of a sentinel ({error}): {ALLOWED}") from None
+    if not host or parts.path or parts.username is not None:
+        raise ValueError(f"not the address of a sentinel: {ALLOWED}")
+    return host, port
 
 
 def _query(parts: SplitResult) -> dict[str, str]:
