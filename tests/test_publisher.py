@@ -190,6 +190,19 @@ def test_no_error_ends_the_loop(stage: Stage, error: Exception) -> None:
     assert len(tracebacks) == (0 if isinstance(error, NetworkError) else 3)
 
 
+def test_not_even_our_own_errors_end_the_loop(stage: Stage) -> None:
+    """A fault in the publisher itself costs one round and is in the log; the next round comes in its time."""
+    network = FakeNetwork(answers=[Unavailable("away")])
+    publisher = Publisher(KEYPAIR, ADVERTISED, [network], stage.clock, jitter=lambda: 1 // 0)
+    stage.started.append(publisher)
+    with capturedLogs() as logs:
+        publisher.startService()
+    assert [log["log_failure"].type for log in logs if "log_failure" in log] == [ZeroDivisionError]
+    stage.clock.advance(HOUR)
+    assert len(network.published) == 2
+    assert publisher.publication() == Publication(NOW + HOUR)
+
+
 def test_networks_do_not_wait_for_each_other(stage: Stage) -> None:
     """One network that is away, or never answers, delays nobody; the record counts as published where it is."""
     away, silent, fine = (

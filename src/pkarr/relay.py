@@ -13,7 +13,7 @@ from io import BytesIO
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -139,7 +139,7 @@ class Relay:
         return self.url
 
     async def _ask(self, method: str, target: str, headers: Headers, body: bytes | None = None) -> _Answer:
-        """One request and its answer, or `Unavailable`."""
+        """One request and its answer, or `Unavailable`. Whoever cancels it gets `CancelledError`."""
         uri = f"{self.url.rstrip('/')}/{target}"
 
         def late(_result: object, _seconds: float) -> _Answer:
@@ -149,6 +149,8 @@ class Relay:
         try:
             return await exchange.addTimeout(self._timeout, self._clock, late)
         except _TRANSPORT_ERRORS as error:
+            if _reasons(error, CancelledError):  # which Twisted hides in a failure of the connection
+                raise CancelledError from None
             raise Unavailable(_cause(error)) from error
 
     async def _exchange(self, method: str, uri: str, headers: Headers, body: bytes | None) -> _Answer:
@@ -193,7 +195,12 @@ def _read(response: IResponse) -> Deferred[bytes]:
     return body.done
 
 
+def _reasons(error: Exception, kind: type[BaseException] = BaseException) -> list[Failure]:
+    """Why a request failed: Twisted wraps what happened in a list."""
+    return [reason for reason in getattr(error, "reasons", []) if reason.check(kind)]
+
+
 def _cause(error: Exception) -> str:
-    """What happened, in words; Twisted wraps the reasons of a failed request in a list."""
-    reasons: list[Failure] = getattr(error, "reasons", [])
+    """What happened, in words."""
+    reasons = _reasons(error)
     return reasons[0].getErrorMessage() if reasons else str(error)

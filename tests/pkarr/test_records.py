@@ -75,6 +75,7 @@ A = frame(1, bytes([127, 0, 0, 1]))
         (message(frame(5, b"\x01a")), INCOMPLETE),
         (message(frame(16, b"\x05abc")), INCOMPLETE),
         (message(frame(15, b"\0\x01\x09a")), INCOMPLETE),
+        (message(frame(13, b"\x01a\x03b")), INCOMPLETE),
         (message(frame(65, b"\0")), INCOMPLETE),
         (message(frame(65, b"\0\x01\0\0\x03\0\x01a")), INCOMPLETE),  # half a port
         (message(frame(65, b"\0\x01\0\0\x03\0\x03aa")), INCOMPLETE),  # longer than the record
@@ -132,6 +133,7 @@ def test_what_is_one_nevertheless(packet: bytes, names: list[str]) -> None:
         frame(65, b"\0\0\0\0\x03\0\x02ab"),  # an alias with a port
         frame(16, b""),
         frame(16, b"\x02\xff\xfe"),
+        frame(13, b"\x01a\x02bc"),
         frame(5, b""),
     ],
     ids=lambda wire: bytes(wire).hex(),
@@ -161,6 +163,14 @@ def test_compressed_names_in_data_are_followed() -> None:
     assert mail.data == b"\0\x0a\x01b" + NAME
     assert zone.data == NAME + NAME + bytes(20)
     assert decode(encode([zone, mail, service, alias])) == (zone, mail, service, alias)
+
+
+def test_no_pointer_reaches_too_far() -> None:
+    """A pointer has 14 bits: a name that stands farther back than these can say is written out each time."""
+    long = [txt("far", "x" * 40_000), *[address("late.name", IPv4Address("1.2.3.4"))] * 2]
+    packet = encode(long)
+    assert packet.count(b"\x04late\x04name\0") == 2
+    assert decode(packet) == tuple(long)
 
 
 def test_letters_of_either_case_are_different() -> None:

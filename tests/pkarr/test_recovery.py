@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl.secret import SecretBox
 
 from pkarr.keys import Keypair
 from pkarr.recovery import InvalidRecoveryFile, create_recovery_file, open_recovery_file
@@ -82,6 +83,14 @@ def test_any_content_is_refused(content: bytes) -> None:
     """Whatever the file holds, the only error is ours."""
     with pytest.raises(InvalidRecoveryFile):
         open_recovery_file(content, PASSPHRASE)
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_what_is_locked_must_be_a_secret_key(length: int) -> None:
+    """A box that opens but does not hold 32 bytes is refused."""
+    box = SecretBox(bytes.fromhex(VECTOR["derived_key_hex"])).encrypt(bytes(length))
+    with pytest.raises(InvalidRecoveryFile, match="a secret key of 32 bytes"):
+        open_recovery_file(b"pubky.org/recovery\n" + box, PASSPHRASE)
 
 
 def test_a_large_file_is_not_read() -> None:
