@@ -18,7 +18,7 @@ from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as NoAnswer
-from twisted.internet.error import ConnectError, ConnectionClosed, ProcessExitedAlready
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
@@ -302,7 +302,7 @@ class EmbeddedRedis(Service):
 
     def _give_up(self, failure: Failure) -> None:
         """The life of Redis ended with an error: by `stopService`, or before it could begin."""
-        if failure.check(CancelledError):
+        if failure.check(CancelledError, ConnectingCancelledError):
             return
         trouble = failure.value
         if isinstance(trouble, CannotStart):
