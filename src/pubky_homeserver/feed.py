@@ -67,13 +67,11 @@ class EventStream:
 
     async def batch(self, patience: float) -> list[Event] | None:
         """The next events in order; empty if none came for `patience` seconds, None at the end of the stream."""
-        if self._left == 0:
-            return None
-        while self._in_history:
+        while self._in_history and not self._is_over():
             found = await self._from_history()
-            if found:
+            if found and not self._is_over():
                 return self._count(found)
-        if not self._live:
+        if not self._live or self._is_over():
             return None
         while not self._handed and not self.cut_off:
             if not await self._wait(patience):
@@ -108,6 +106,9 @@ class EventStream:
     def accounts(self) -> Iterable[str]:
         """The accounts that the stream follows."""
         return self._cursors
+
+    def _is_over(self) -> bool:
+        return self.cut_off or self._left == 0
 
     def _count(self, events: list[Event]) -> list[Event]:
         if self._left is not None:

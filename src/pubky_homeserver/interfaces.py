@@ -14,6 +14,7 @@ from pubky_homeserver.core.records import (
     Account,
     Entry,
     Event,
+    KeptGrant,
     Lock,
     LogState,
     Session,
@@ -70,6 +71,40 @@ class ISessionStore(Interface):
 
     async def sign_out(session_id: str) -> bool:
         """Forget a session; False if there was none."""
+
+    def hear_revocations(hear: Callable[[str | None], None]) -> Callable[[], None]:
+        """Call `hear` with each credential that is revoked, in whatever process; returns the way to stop.
+
+        A credential is what `Session.credential` says. None: some may have been missed, and more will be, until
+        `hears_revocations` is true again.
+        """
+
+    def hears_revocations() -> bool:
+        """Whether revocations are heard at the moment."""
+
+
+class IGrantStore(Interface):
+    """Grants that were exchanged here, and the one live bearer of each."""
+
+    async def grant(grant_id: str) -> KeptGrant | None:
+        """A grant by its id."""
+
+    async def exchange(kept: KeptGrant, bearer_id: str, now: int, lifetime: int) -> Session:
+        """Keep a grant if its id is new, and let it have this bearer only: one atomic step.
+
+        `now`: Unix seconds; `lifetime`: seconds of the bearer, at most until the grant is over. Returns the bearer's
+        session: what counts is the grant as it was first kept. Raises, in this order: `NotFound` (no account),
+        `GrantOfAnother` (the id is known with another user or client key), `GrantRevoked`, `GrantExpired`.
+        """
+
+    async def bearer(bearer_id: str) -> Session | None:
+        """The session of a bearer whose grant is not revoked. Its time may be over."""
+
+    async def grants(pubky: str) -> list[KeptGrant]:
+        """All grants of an account that are not revoked, in the order in which they came; some may have expired."""
+
+    async def revoke(grant_id: str) -> None:
+        """Revoke a grant for good, and forget its bearer. Harmless for one that is unknown or revoked."""
 
 
 class IEntryStore(Interface):
@@ -197,7 +232,13 @@ class IBlobReader(Interface):
 
     length: int = Attribute("Bytes in all.")
 
-    async def read(offset: int, size: int) -> bytes | bytearray:
+    def at_hand(offset: int, size: int) -> memoryview | None:
+        """Up to `size` bytes from `offset` that need no waiting, good until anybody's next call; empty at the end.
+
+        None: they have to be waited for, with `read`.
+        """
+
+    async def read(offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; empty at the end."""
 
     def close() -> None:

@@ -32,6 +32,7 @@ from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.feed import Feed
+from pubky_homeserver.grants import Grants
 from pubky_homeserver.listening import Listener
 from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
@@ -161,7 +162,16 @@ class Homeserver(Service):
         feed = Feed(store, store, clock, metrics)
         key, websites = self.keypair.public_key.z32, self.config.drive.websites
         client = client_site(
-            accounts, Sessions(store, clock), storage, Locks(store, store.locks), feed, metrics, clock, key, websites
+            accounts,
+            Sessions(store, clock),
+            Grants(store.grants, store, key, clock),
+            storage,
+            Locks(store, store.locks),
+            feed,
+            metrics,
+            clock,
+            key,
+            websites,
         )
         sites: dict[str, Answer] = {"client": client.answer}
         if "admin" in self.listeners:

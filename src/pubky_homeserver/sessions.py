@@ -51,6 +51,10 @@ class Sessions:
         session = await self.store.session(session_id(secret))
         return session if session is not None and session.pubky == pubky else None
 
+    async def again(self, session_id: str) -> Session | None:
+        """The session with this id."""
+        return await self.store.session(session_id)
+
     async def sign_out(self, session: Session) -> None:
         """End a session."""
         await self.store.sign_out(session.id)

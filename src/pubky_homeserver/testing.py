@@ -32,6 +32,12 @@ class MemoryReader:
         """See `IBlobReader`."""
         return len(self._body)
 
+    def at_hand(self, offset: int, size: int) -> memoryview:
+        """See `IBlobReader`."""
+        if self._closed:
+            raise ValueError("the body is closed")
+        return memoryview(self._body)[offset : offset + size]
+
     async def read(self, offset: int, size: int) -> bytes:
         """See `IBlobReader`."""
         if self._closed:

@@ -362,7 +362,7 @@ async def test_stopped_at_any_moment(server: RedisServer) -> None:
     """A link that is stopped while it connects, prepares or waits for the next attempt ends at once and whole."""
     await until(server.answers)
     for turns in range(12):
-        subscription = Subscription(server.address, reactor, "channel", lambda: None)
+        subscription = Subscription(server.address, reactor, "channel", lambda: None, "other", lambda _: None)
         subscription.start()
         for _ in range(turns):
             await deferLater(reactor, 0)
@@ -376,7 +376,10 @@ async def test_stopped_at_any_moment(server: RedisServer) -> None:
 async def test_messages(server: RedisServer) -> None:
     """A message wakes; many of one moment wake once; after a lost connection there is one wake-up without a message."""
     wakes: list[float] = []
-    subscription = Subscription(server.address, reactor, "channel", lambda: wakes.append(reactor.seconds()))
+    told: list[str | None] = []
+    subscription = Subscription(
+        server.address, reactor, "channel", lambda: wakes.append(reactor.seconds()), "other", told.append
+    )
 
     def reached(number: int) -> bool:
         return len(wakes) == number
@@ -384,7 +387,10 @@ async def test_messages(server: RedisServer) -> None:
     subscription.start()
     try:
         await until(lambda: len(wakes) == 1)  # listening begins with one, for what came before
+        assert subscription.is_listening
+        server.ask("PUBLISH", "another", "x")
         server.ask("PUBLISH", "other", "x")
+        await until(lambda: told == ["x"])
         for _ in range(3):
             more = len(wakes) + 1
             server.ask("PUBLISH", "channel", "")

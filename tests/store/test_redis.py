@@ -23,6 +23,7 @@ from pubky_homeserver.store.migrations import open_schema
 from pubky_homeserver.store.redis import RedisStore
 from pubky_homeserver.store.survey import Room, Survey
 from tests.contract.store import ALICE, BOB, entry, put, put_all, session, sign_up
+from tests.contract.test_grants import NOW, bearer, kept
 from tests.store.conftest import OpenStore, StartServer
 from tests.store.server import RedisServer
 from tests.store.test_connection import until
@@ -46,6 +47,7 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
         for number in (1, 2):
             await store.put(ALICE, Entry(path, bytes(32), 5, "", 1, blob=f"{number:02x}" * 16), None, True)
     await store.locks.lock(ALICE, "/pub/a", Lock("token", 60))
+    await store.grants.exchange(kept(), bearer(1), NOW, 60)
     page = dict(re.findall(r"^`(.*?)`\s+(\w+) ", schema.__doc__ or "", re.MULTILINE))
     names = {re.sub(r"\\?<\w+\\?>", ".+", re.escape(name)): kind for name, kind in page.items()}
     keys = [key.decode() for key in server.ask("KEYS", "*")]
@@ -56,7 +58,7 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
         (pattern,) = [pattern for pattern in names if re.fullmatch(pattern, name)]
         assert server.ask("TYPE", key).decode() == names[pattern]
         seen.add(pattern)
-    assert set(names) - seen == {"wake"}
+    assert set(names) - seen == {"wake", "revocations"}
 
 
 @pytest_twisted.ensureDeferred

@@ -1,7 +1,10 @@
 """A homeserver in memory behind a real socket, its time in the test's hands."""
 
+import json
+from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from secrets import token_urlsafe
 from typing import Any
 
 from attrs import define, field, frozen
@@ -10,9 +13,11 @@ from twisted.internet.task import Clock
 
 from pkarr.keys import Keypair
 from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.core.grants import GRANT_TYPE, POP_TYPE, sign_jws
 from pubky_homeserver.core.records import Session
 from pubky_homeserver.core.tokens import sign_auth_token
 from pubky_homeserver.feed import Feed
+from pubky_homeserver.grants import Grants
 from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.sessions import Sessions
@@ -92,6 +97,72 @@ class Served:
         assert session is not None
         return User(pubky, cookie, session)
 
+    async def sign_up_by_grant(self, capabilities: str = "/:rw") -> "Granted":
+        """A new user, and a client that acts for it."""
+        self._users += 1
+        keypair = Keypair(self._users.to_bytes(32, "big"))
+        signup = self.grant(keypair, keypair, client_id="pubky.signup", exp=int(self.clock.seconds()) + 300)
+        answer = await self.send_grant("POST", "/auth/grant/signup", signup, keypair)
+        assert answer.status == 204, answer
+        return await self.sign_in_by_grant(keypair, capabilities)
+
+    async def sign_in_by_grant(self, keypair: Keypair, capabilities: str = "/:rw", **claims: Any) -> "Granted":
+        """A client with a new grant of a user."""
+        client = Keypair.random()
+        grant = self.grant(keypair, client, caps=capabilities.split(",") if capabilities else [], **claims)
+        answer = await self.send_grant("POST", "/auth/grant/session", grant, client)
+        assert answer.status == 200, answer
+        told = json.loads(answer.body)
+        return Granted(keypair, client, grant, told["session"]["grant_id"], told["token"])
+
+    def grant(self, user: Keypair, client: Keypair, **claims: Any) -> str:
+        """A grant for everything and an hour, unless the claims say something else."""
+        now = int(self.clock.seconds())
+        whole = {
+            "iss": user.public_key.z32,
+            "client_id": "app.example",
+            "caps": ["/:rw"],
+            "cnf": client.public_key.z32,
+            "jti": token_urlsafe(16),
+            "iat": now,
+            "exp": now + 3600,
+        }
+        return sign_jws(user, GRANT_TYPE, whole | claims)
+
+    def proof(self, grant: str, client: Keypair, **claims: Any) -> str:
+        """A proof of possession of a grant, here and now."""
+        gid = json.loads(urlsafe_b64decode(grant.split(".")[1] + "=="))["jti"]
+        whole = {"aud": HOMESERVER, "gid": gid, "nonce": token_urlsafe(16), "iat": int(self.clock.seconds())}
+        return sign_jws(client, POP_TYPE, whole | claims)
+
+    async def send_grant(
+        self, method: str, target: str, grant: str, client: Keypair, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """Show a grant and a new proof."""
+        body = json.dumps({"grant": grant, "pop": self.proof(grant, client)}).encode()
+        return await self.ask(method, target, {"Content-Type": "application/json"} | (headers or {}), body)
+
+
+@frozen
+class Granted:
+    """A client that acts for a user by a grant."""
+
+    user: Keypair
+    client: Keypair
+    grant: str
+    grant_id: str
+    bearer: str
+
+    @property
+    def pubky(self) -> str:
+        """Whose grant it is."""
+        return self.user.public_key.z32
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the client sends with each request."""
+        return {"Authorization": f"Bearer {self.bearer}"}
+
 
 @asynccontextmanager
 async def served(token_required: bool = False, websites: bool = True, **storage: Any) -> AsyncIterator[Served]:
@@ -101,7 +172,8 @@ async def served(token_required: bool = False, websites: bool = True, **storage:
     store, blobs, metrics = MemoryStore(clock), MemoryBlobs(clock), ServerMetrics()
     accounts, sessions = Accounts(store, clock, token_required), Sessions(store, clock)
     files, feed = Storage(store, store.locks, blobs, clock, **storage), Feed(store, store, clock, metrics)
-    site = client_site(accounts, sessions, files, Locks(store, store.locks), feed, metrics, clock, HOMESERVER, websites)
+    grants, locks = Grants(store.grants, store, HOMESERVER, clock), Locks(store, store.locks)
+    site = client_site(accounts, sessions, grants, files, locks, feed, metrics, clock, HOMESERVER, websites)
     factory = HTTPFactory(site.answer, reactor)
     listening: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
     feed.startService()

@@ -97,6 +97,18 @@ class GrantRefused(Refused):
     """A grant or a proof of possession that lets nobody in: its signature, its time, its server, or it is revoked."""
 
 
+class GrantRevoked(GrantRefused):
+    """Its user, or its client, gave the grant back here."""
+
+    text = "Grant has been revoked"
+
+
+class GrantExpired(GrantRefused):
+    """The grant's time is over."""
+
+    text = "Grant has expired"
+
+
 class Forbidden(Refused):
     """The session, or anybody, may not do this; the text tells why."""
 
@@ -111,6 +123,12 @@ class WriteNotAllowed(Forbidden):
     """The operator allows this account to write elsewhere only."""
 
     text = "Write to this path is not allowed"
+
+
+class GrantOfAnother(Forbidden):
+    """The grant is known here as that of another user or another client."""
+
+    text = "Grant does not belong to authenticated user"
 
 
 class SignupTokenRequired(Refused):
@@ -211,6 +229,12 @@ class StoreAway(Refused):
     """Redis does not answer at the moment; nothing was acknowledged."""
 
     text = "The store is not available at the moment; try again"
+
+
+class RevocationsAway(Refused):
+    """It cannot be heard at the moment who signed out: nothing private is streamed."""
+
+    text = "Private event streams are temporarily unavailable"
 
 
 class CannotStart(Exception):

@@ -14,13 +14,15 @@ from base64 import urlsafe_b64encode
 from binascii import Error as NotBase64
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping
+from secrets import token_bytes
 from typing import Any, Self
 
 from attrs import frozen
 
 from pkarr.keys import InvalidPublicKey, InvalidSignature, Keypair, PublicKey
-from pubky_homeserver.core.capabilities import Capability
-from pubky_homeserver.core.errors import GrantRefused, InvalidCapability, MalformedGrant
+from pubky_homeserver.core.capabilities import Capability, has_root
+from pubky_homeserver.core.errors import Forbidden, GrantRefused, InvalidCapability, InvalidRequest, MalformedGrant
+from pubky_homeserver.core.records import Grant
 
 GRANT_TYPE = "pubky-grant"
 POP_TYPE = "pubky-pop"
@@ -33,14 +35,31 @@ POP_WINDOW = 180
 NONCE_REMEMBERED = 360
 """Seconds to remember a proof's nonce: both sides of its window."""
 
+BEARER_LIFETIME = 3600
+"""Seconds that a bearer lives, if its grant does."""
+
+SIGNUP_CLIENT = "pubky.signup"
+"""What a grant for signing up names as its client."""
+
+SIGNUP_LIFETIME = 300
+"""Seconds that such a grant may be valid."""
+
 MAX_CLIENT_ID = 253
 """Bytes of a client's id, which normally is a domain name."""
+
+MAX_JWS = 65_536
+"""Characters of a grant or a proof: it is read before its signature is checked. Room for a thousand capabilities."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,22}", re.ASCII)
 """What grants and nonces are named with: up to 16 random bytes in base64url."""
 
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]*", re.ASCII)
 _U64 = 1 << 64
+
+
+def new_bearer() -> str:
+    """A random bearer: 43 characters."""
+    return _encoded(token_bytes(32)).decode("ascii")
 
 
 def is_grant_id(text: str) -> bool:
@@ -61,6 +80,8 @@ class _Signed:
     @classmethod
     def split(cls, text: str) -> Self:
         """Take a JWS apart. ValueError for what is none."""
+        if len(text) > MAX_JWS:
+            raise ValueError("too long")
         header, claims, signature = text.encode("ascii").split(b".")
         message = header + b"." + claims
         return cls(_object(_decoded(header)), _object(_decoded(claims)), message, _decoded_or_nothing(signature))
@@ -76,53 +97,52 @@ class _Signed:
         return True
 
 
-@frozen
-class Grant:
-    """What a user allows a client. Made by `read`."""
+def read_grant(text: str) -> Grant:
+    """Read a grant and check its signature and type, not its time.
 
-    pubky: str
-    """The user, who signed it."""
-    client_id: str
-    capabilities: tuple[Capability, ...]
-    client_key: str
-    """The key that proofs must be signed with, z-base-32."""
-    id: str
-    issued_at: int
-    """Unix seconds, as the user's device says."""
-    expires_at: int
-    """Unix seconds."""
+    Raises, in this order: `MalformedGrant` (format), `GrantRefused` (signature), `MalformedGrant` (type).
+    """
+    try:
+        signed = _Signed.split(text)
+        claims = signed.claims
+        issuer = _key(claims["iss"])
+        grant = Grant(
+            pubky=issuer.z32,
+            client_id=_client_id(claims["client_id"]),
+            capabilities=tuple(Capability.parse(_text(one)) for one in _list(claims["caps"])),
+            client_key=_key(claims["cnf"]).z32,
+            id=_random_id(claims["jti"]),
+            issued_at=_seconds(claims["iat"]),
+            expires_at=_seconds(claims["exp"]),
+        )
+    except (KeyError, ValueError, InvalidCapability):
+        raise MalformedGrant("Invalid grant: invalid grant format") from None
+    if not signed.is_by(issuer):
+        raise GrantRefused("Invalid grant: invalid grant signature")
+    if signed.header.get("typ") != GRANT_TYPE:
+        raise MalformedGrant("Invalid grant: invalid grant header type, expected pubky-grant")
+    return grant
 
-    @classmethod
-    def read(cls, text: str) -> Self:
-        """Read a grant and check its signature and type, not its time.
 
-        Raises, in this order: `MalformedGrant` (format), `GrantRefused` (signature), `MalformedGrant` (type).
-        """
-        try:
-            signed = _Signed.split(text)
-            claims = signed.claims
-            issuer = _key(claims["iss"])
-            grant = cls(
-                pubky=issuer.z32,
-                client_id=_client_id(claims["client_id"]),
-                capabilities=tuple(Capability.parse(_text(one)) for one in _list(claims["caps"])),
-                client_key=_key(claims["cnf"]).z32,
-                id=_random_id(claims["jti"]),
-                issued_at=_seconds(claims["iat"]),
-                expires_at=_seconds(claims["exp"]),
-            )
-        except (KeyError, ValueError, InvalidCapability):
-            raise MalformedGrant("Invalid grant: invalid grant format") from None
-        if not signed.is_by(issuer):
-            raise GrantRefused("Invalid grant: invalid grant signature")
-        if signed.header.get("typ") != GRANT_TYPE:
-            raise MalformedGrant("Invalid grant: invalid grant header type, expected pubky-grant")
-        return grant
+def check_time(grant: Grant, now: int) -> None:
+    """Raise `GrantRefused` unless the grant is valid at `now` (Unix seconds)."""
+    if grant.expires_at <= now:
+        raise GrantRefused("Invalid grant: grant has expired")
 
-    def check_time(self, now: int) -> None:
-        """Raise `GrantRefused` unless the grant is valid at `now` (Unix seconds)."""
-        if self.expires_at <= now:
-            raise GrantRefused("Invalid grant: grant has expired")
+
+def check_signup(grant: Grant, now: int) -> None:
+    """Check that a grant is one for signing up at `now` (Unix seconds): short-lived, fresh, for everything.
+
+    Raises, in this order, `InvalidRequest` (client), `Forbidden` (capabilities), `InvalidRequest` (times).
+    """
+    if grant.client_id != SIGNUP_CLIENT:
+        raise InvalidRequest("signup grants must use client_id pubky.signup")
+    if not has_root(grant.capabilities):
+        raise Forbidden("Root capability required")
+    if grant.issued_at > now + POP_WINDOW:
+        raise InvalidRequest("signup grant iat is too far in the future")
+    if grant.expires_at - grant.issued_at > SIGNUP_LIFETIME:
+        raise InvalidRequest("signup grant lifetime exceeds 5 minutes")
 
 
 def check_proof(text: str, grant: Grant, audience: str, now: int) -> str:

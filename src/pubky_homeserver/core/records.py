@@ -44,6 +44,33 @@ class TokenState(StrEnum):
 
 
 @frozen
+class Grant:
+    """What a user allows a client, as `core/grants.py` reads it."""
+
+    pubky: str
+    """The user, who signed it."""
+    client_id: str
+    capabilities: tuple[Capability, ...]
+    client_key: str
+    """The key that proofs must be signed with, z-base-32."""
+    id: str
+    issued_at: int
+    """Unix seconds, as the user's device says."""
+    expires_at: int
+    """Unix seconds."""
+
+
+@frozen
+class KeptGrant:
+    """A grant that was exchanged here."""
+
+    grant: Grant
+    created: int
+    """When it was first seen."""
+    revoked: bool = False
+
+
+@frozen
 class Session:
     """A signed-in user: who, and what the session may do."""
 
@@ -52,6 +79,15 @@ class Session:
     pubky: str
     capabilities: tuple[Capability, ...]
     created: int
+    grant: KeptGrant | None = None
+    """What a client shows a bearer for; None if the user signed in with a cookie."""
+    expires: int | None = None
+    """Unix seconds from which on a bearer means nothing; a cookie's session never expires."""
+
+    @property
+    def credential(self) -> str:
+        """What ends the session when it is revoked: the grant, or the session itself."""
+        return f"session:{self.id}" if self.grant is None else f"grant:{self.grant.grant.id}"
 
 
 @frozen

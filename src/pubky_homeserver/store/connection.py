@@ -97,7 +97,7 @@ class _Listener(txredisapi.SubscriberProtocol):
 
     answers = 0
     lost: BaseException | None = None
-    heard: Callable[[], None]
+    heard: Callable[[bytes, bytes], None]
 
     def connectionLost(self, why: Failure) -> None:
         """The connection has ended."""
@@ -111,7 +111,7 @@ class _Listener(txredisapi.SubscriberProtocol):
 
     def messageReceived(self, pattern: Reply, channel: Reply, message: Reply) -> None:
         """A message came on a channel."""
-        self.heard()
+        self.heard(channel, message)
 
 
 @define(eq=False)
@@ -341,18 +341,25 @@ class Connection:
 
 @define(eq=False)
 class Subscription:
-    """Calls `wake` soon after messages on a channel, and once after each reconnection, for some may be lost."""
+    """Listens on two channels.
+
+    Calls `wake` soon after messages on the one, and once after each reconnection, for some may be lost. Passes on at
+    once each message of the other, and None when the connection ends.
+    """
 
     address: RedisAddress
     reactor: Any
     channel: str
     wake: Callable[[], None]
+    other: str
+    tell: Callable[[str | None], None]
+    is_listening: bool = field(default=False, init=False)
     _link: _Link = field(init=False)
     _soon: IDelayedCall | None = field(default=None, init=False)
 
     @_link.default
     def _make_link(self) -> _Link:
-        return _Link(self.address, self.reactor, self._build, self._use, lambda _: None, lambda: None, STALL)
+        return _Link(self.address, self.reactor, self._build, self._use, lambda _: None, self._gone, STALL)
 
     def start(self) -> None:
         """Begin to listen."""
@@ -373,10 +380,22 @@ class Subscription:
     async def _use(self, protocol: _Listener) -> None:
         commands = Commands(protocol, {})
         await commands.identify(self.address)
+        await commands.call("SUBSCRIBE", self.other)
         await commands.call("SUBSCRIBE", self.channel)
-        self._heard()
+        self.is_listening = True
+        self._wake_soon()
 
-    def _heard(self) -> None:
+    def _gone(self) -> None:
+        self.is_listening = False
+        self.tell(None)
+
+    def _heard(self, channel: bytes, message: bytes) -> None:
+        if channel == self.other.encode():
+            self.tell(message.decode())
+        else:
+            self._wake_soon()
+
+    def _wake_soon(self) -> None:
         """Many messages of one moment are one wake-up."""
         if self._soon is None:
             self._soon = self.reactor.callLater(0, self._now)

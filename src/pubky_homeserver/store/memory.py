@@ -41,6 +41,7 @@ from pubky_homeserver.core.records import (
     Totals,
 )
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
+from pubky_homeserver.store.grants import MemoryGrants
 from pubky_homeserver.store.locks import MemoryLocks
 
 MAX_PAGE = 1000
@@ -94,6 +95,17 @@ class MemoryStore:
     _graces: dict[str, int] = field(factory=dict, init=False)
     # Blob → when its grace is over.
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
+
+    grants: MemoryGrants = field(init=False)
+    """Grants and their bearers."""
+    is_deaf: bool = field(default=False, init=False)
+    """Whether revocations are not heard; set by tests."""
+    _hearers: list[Callable[[str | None], None]] = field(factory=list, init=False)
+    # Who wants to know what is revoked.
+
+    @grants.default
+    def _make_grants(self) -> MemoryGrants:
+        return MemoryGrants(lambda pubky: pubky in self._accounts, self._tell)
 
     @locks.default
     def _make_locks(self) -> MemoryLocks:
@@ -185,7 +197,23 @@ class MemoryStore:
 
     async def sign_out(self, session_id: str) -> bool:
         """See `ISessionStore`."""
-        return self._sessions.pop(session_id, None) is not None
+        if self._sessions.pop(session_id, None) is None:
+            return False
+        self._tell(f"session:{session_id}")
+        return True
+
+    def hear_revocations(self, hear: Callable[[str | None], None]) -> Callable[[], None]:
+        """See `ISessionStore`."""
+        self._hearers.append(hear)
+        return lambda: self._hearers.remove(hear)
+
+    def hears_revocations(self) -> bool:
+        """See `ISessionStore`."""
+        return not self.is_deaf
+
+    def _tell(self, credential: str | None) -> None:
+        for hear in list(self._hearers):
+            hear(credential)
 
     # --- entries --------------------------------------------------------------------------------------------------
 

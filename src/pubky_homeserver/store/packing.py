@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pubky_homeserver.core.capabilities import format_capabilities, parse_capabilities
 from pubky_homeserver.core.digests import MARK_LENGTH
 from pubky_homeserver.core.quotas import UserQuota
-from pubky_homeserver.core.records import Entry, Event, Operation, Session, SignupToken
+from pubky_homeserver.core.records import Entry, Event, Grant, KeptGrant, Operation, Session, SignupToken
 
 TYPES = (
     "",
@@ -201,6 +201,33 @@ def unpack_session(session_id: str, packed: bytes) -> Session:
     """Read a session."""
     pubky, created, capabilities = packed.decode().split("\n")
     return Session(session_id, pubky, parse_capabilities(capabilities), int(created))
+
+
+def pack_grant(grant: Grant) -> str:
+    """What a grant says, as JSON."""
+    return json.dumps(
+        {
+            "id": grant.id,
+            "pubky": grant.pubky,
+            "client_id": grant.client_id,
+            "capabilities": format_capabilities(grant.capabilities),
+            "client_key": grant.client_key,
+            "issued_at": grant.issued_at,
+            "expires_at": grant.expires_at,
+        }
+    )
+
+
+def unpack_grant(packed: bytes) -> Grant:
+    """Read a grant."""
+    facts = json.loads(packed)
+    return Grant(**(facts | {"capabilities": parse_capabilities(facts["capabilities"])}))
+
+
+def unpack_bearer(packed: bytes) -> tuple[KeptGrant, int]:
+    """Read a bearer: its grant, and when it expires."""
+    expires, created, facts = packed.split(b"\n", 2)
+    return KeptGrant(unpack_grant(facts), int(created)), int(expires)
 
 
 def pack_quota(quota: UserQuota) -> dict[str, str]:

@@ -31,6 +31,7 @@ from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.bounds import beyond, whole
 from pubky_homeserver.store.connection import STEP, Commands, Connection, Reply, Subscription
 from pubky_homeserver.store.feeds import Feeds, account_page
+from pubky_homeserver.store.grants import RedisGrants
 from pubky_homeserver.store.locks import RedisLocks, pack_tokens
 from pubky_homeserver.store.migrations import open_schema
 from pubky_homeserver.store.packing import (
@@ -84,6 +85,8 @@ class RedisStore:
     _opened: bool = field(default=False, init=False)
     # There was data once: an empty Redis is no new one any more.
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
+    _hearers: list[Callable[[str | None], None]] = field(factory=list, init=False)
+    # Who wants to know what is revoked.
 
     log = Logger()
 
@@ -93,7 +96,7 @@ class RedisStore:
 
     @_subscription.default
     def _make_subscription(self) -> Subscription:
-        return Subscription(self.address, self.reactor, schema.WAKE, self._wake)
+        return Subscription(self.address, self.reactor, schema.WAKE, self._wake, schema.REVOCATIONS, self._revoked)
 
     @_room.default
     def _make_room(self) -> Room:
@@ -129,6 +132,11 @@ class RedisStore:
     def locks(self) -> RedisLocks:
         """What writes ask for their locks."""
         return RedisLocks(lambda: self._redis)
+
+    @property
+    def grants(self) -> RedisGrants:
+        """Grants and their bearers."""
+        return RedisGrants(lambda: self._redis, self.remembered)
 
     @property
     def _redis(self) -> Commands:
@@ -237,13 +245,38 @@ class RedisStore:
 
     async def session(self, session_id: str) -> Session | None:
         """See `ISessionStore`."""
+        if self.remembered is None:
+            return await self._session(session_id)
+        return await self.remembered.session(schema.session(session_id), lambda: self._session(session_id))
+
+    async def _session(self, session_id: str) -> Session | None:
         packed = await self._redis.call("GET", schema.session(session_id))
         return None if packed is None else unpack_session(session_id, packed)
 
     async def sign_out(self, session_id: str) -> bool:
         """See `ISessionStore`."""
-        forgotten = await self._redis.run("sign_out", (schema.session(session_id),), (session_id, schema.sessions("")))
-        return bool(forgotten)
+        said = f"session:{session_id}"
+        arguments = (session_id, schema.sessions(""), schema.REVOCATIONS, said)
+        if self.remembered is not None:
+            self.remembered.end(schema.session(session_id))
+        try:
+            return bool(await self._redis.run("sign_out", (schema.session(session_id),), arguments))
+        finally:
+            if self.remembered is not None:
+                self.remembered.end(schema.session(session_id))
+
+    def hear_revocations(self, hear: Callable[[str | None], None]) -> Callable[[], None]:
+        """See `ISessionStore`."""
+        self._hearers.append(hear)
+        return lambda: self._hearers.remove(hear)
+
+    def hears_revocations(self) -> bool:
+        """See `ISessionStore`."""
+        return self._subscription.is_listening
+
+    def _revoked(self, credential: str | None) -> None:
+        for hear in list(self._hearers):
+            hear(credential)
 
     # --- entries --------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import define, field
 
-from pubky_homeserver.core.records import Entry
+from pubky_homeserver.core.records import Entry, Session
 
 MAX_BYTES = 32 * 1024 * 1024
 """Of memory, about, for all that is remembered."""
@@ -22,17 +22,20 @@ MAX_BYTES = 32 * 1024 * 1024
 COST = 400
 """Bytes that a remembered thing costs besides its text."""
 
+_SESSIONS = ""
+# Stands for the account of all sessions: no account has this name.
+
 
 @define(eq=False)
 class Remembered:
-    """Entries and listings by what they were asked for; the one that was not asked for the longest goes first."""
+    """Entries, listings and sessions by what they were asked for; what was not asked for the longest goes first."""
 
     max_bytes: int = MAX_BYTES
     _found: OrderedDict[Hashable, tuple[Any, int]] = field(factory=OrderedDict, init=False)
     # What was asked for → the answer, and its bytes.
     _bytes: int = field(default=0, init=False)
     _generations: dict[str, int] = field(factory=dict, init=False)
-    # Account → writes that began or ended.
+    # Account → writes that began or ended; `_SESSIONS` → sessions that ended.
 
     async def entry(self, pubky: str, path: str, read: Callable[[], Awaitable[Entry | None]]) -> Entry | None:
         """The entry at a path, read if it is not remembered. That there is none is not remembered."""
@@ -60,6 +63,22 @@ class Remembered:
             self._keep(key, tuple(found), sum(map(len, found)) + 60 * len(found))
         return found
 
+    async def session(self, name: str, read: Callable[[], Awaitable[Session | None]]) -> Session | None:
+        """A session by the name of its key, read if not remembered. That there is none is not remembered."""
+        known: Session | None = self._recall(name)
+        if known is not None:
+            return known
+        generation = self._generations.get(_SESSIONS, 0)
+        found = await read()
+        if found is not None and generation == self._generations.get(_SESSIONS, 0):
+            self._keep(name, found, COST)
+        return found
+
+    def end(self, name: str = "") -> None:
+        """Forget a session, if one is named, and remember none that is being read: to be called before and after."""
+        self._generations[_SESSIONS] = self._generations.get(_SESSIONS, 0) + 1
+        self._drop(name)
+
     @contextmanager
     def writing(self, pubky: str, path: str) -> Iterator[None]:
         """While a path is written: what is known of it is forgotten, and nothing read meanwhile is remembered."""
@@ -78,7 +97,10 @@ class Remembered:
 
     def _move_on(self, pubky: str, path: str) -> None:
         self._generations[pubky] = self._generations.get(pubky, 0) + 1
-        found = self._found.pop((pubky, path), None)
+        self._drop((pubky, path))
+
+    def _drop(self, key: Hashable) -> None:
+        found = self._found.pop(key, None)
         if found is not None:
             self._bytes -= found[1]
 
@@ -90,9 +112,7 @@ class Remembered:
         return found[0]
 
     def _keep(self, key: Hashable, found: object, length: int) -> None:
-        before = self._found.pop(key, None)
-        if before is not None:
-            self._bytes -= before[1]
+        self._drop(key)
         cost = length + COST
         self._found[key] = found, cost
         self._bytes += cost

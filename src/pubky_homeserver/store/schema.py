@@ -30,9 +30,17 @@ key                    type    what it holds
 `tokens:used`          zset    texts of used ones
 `session:<id>`         string  a session: pubky, time of creation, capabilities; one a line
 `sessions:<pubky>`     set     ids of the account's sessions
-`burned:<id>`          string  a sign-in token that was seen; lives as long as the token could be used again
+`burned:<id>`          string  a sign-in token, or a nonce of a proof, that was seen; lives as long as it could be used
+                               again
+`grant:<id>`           hash    a grant that was exchanged: `pubky`, `key` of the client, `facts` JSON, `expires`
+                               seconds (0 for a time beyond 63 bits), `created`, `revoked` 1 or absent, `bearer` id of
+                               the live one
+`grants:<pubky>`       zset    ids of the account's grants; score is the time of creation
+`bearer:<id>`          string  a bearer by the hash of its text: seconds when it expires, when its grant was first kept,
+                               the grant's `facts` with its id; one a line. Lives as long as the bearer
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
 `wake`                 channel a message after each event; its content means nothing
+`revocations`          channel what was revoked: `session:<id>` or `grant:<id>`
 =====================  ======  =====================================================================================
 
 Bytes of Redis' memory, measured with Redis 7.0 (`tests/bench/store.py`): 390 for a file whose path has 60 bytes, its
@@ -54,6 +62,7 @@ GRACES = _SHARD + "graces"
 TOKENS_UNUSED = _SHARD + "tokens:unused"
 TOKENS_USED = _SHARD + "tokens:used"
 WAKE = _SHARD + "wake"
+REVOCATIONS = _SHARD + "revocations"
 
 
 def account(pubky: str) -> str:
@@ -107,5 +116,20 @@ def lock(pubky: str, path: str) -> str:
 
 
 def burned(token_id: bytes) -> str:
-    """A sign-in token that was seen."""
+    """A sign-in token, or a nonce, that was seen."""
     return f"{_SHARD}burned:{token_id.hex()}"
+
+
+def grant(grant_id: str = "") -> str:
+    """A grant; without an id the beginning of the keys, to which scripts add it."""
+    return f"{_SHARD}grant:{grant_id}"
+
+
+def grants(pubky: str) -> str:
+    """The account's grants."""
+    return f"{_SHARD}grants:{pubky}"
+
+
+def bearer(bearer_id: str = "") -> str:
+    """A bearer; without an id the beginning of the keys, to which scripts add it."""
+    return f"{_SHARD}bearer:{bearer_id}"

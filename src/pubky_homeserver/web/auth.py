@@ -8,7 +8,7 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.accounts import Accounts
-from pubky_homeserver.core.errors import InvalidRequest, InvalidSignupToken, NoSession
+from pubky_homeserver.core.errors import InvalidRequest, InvalidSignupToken, NoSession, Unauthorized
 from pubky_homeserver.core.tokens import (
     check_signup_token,
     encode_session,
@@ -67,17 +67,19 @@ class Auth:
         session = (await self.credentials.visitor(request, target.tenant)).session
         if session is None:
             raise NoSession
+        if session.grant is not None:
+            raise Unauthorized
         request.setHeader(b"Content-Type", b"application/octet-stream")
         return encode_session(session.pubky, session.created // 1_000_000, session.capabilities)
 
     @app.route("/session", methods=["DELETE"])
     async def sign_out(self, request: Request, target: Target) -> bytes:
-        """End the caller's session, if there is one, and take the cookie back. Always 200."""
+        """End the caller's session, if a cookie shows one, and take the cookie back. Always 200."""
         host = _host(request)
         if target.tenant is None:
             raise InvalidRequest("Missing request tenant")
         session = (await self.credentials.visitor(request, target.tenant)).session
-        if session is not None:
+        if session is not None and session.grant is None:
             await self.sessions.sign_out(session)
         cookie = removal_cookie(target.tenant, host, self.clock.seconds())
         request.addHeader(b"Set-Cookie", cookie.encode("ascii"))

@@ -74,7 +74,7 @@ class Channel(Protocol):
         self._request: Request | None = None  # being served
         self._running: Deferred[None] | None = None  # its handler, once it waits for something
         self._advancing = False
-        self.choked = False  # the transport holds more than it likes
+        self.choked = False  # the transport holds more than it likes, or was offered more than it took
         self._writers: list[Deferred[None]] = []  # who waits for that to end
         self._paused = False  # reading is stopped
         self._ended = False  # the client has closed its half
@@ -261,6 +261,13 @@ class Channel(Protocol):
         """Send bytes of an answer."""
         self.wire.write(data)
 
+    def offer(self, data: memoryview) -> int:
+        """Send the part of these bytes that the client takes now."""
+        if self._closing:
+            self.choked = True  # for good: who waits learns that the client is gone
+            return 0
+        return self.wire.offer(data)
+
     def drained(self) -> Deferred[None]:
         """Fires when the transport is empty or gone."""
         writer: Deferred[None] = Deferred()
@@ -298,7 +305,7 @@ class Channel(Protocol):
 
     def look(self, now: float) -> None:
         """See whether a time-out has passed."""
-        pending = self.pending
+        pending = self.choked or self.pending
         taken = self.wire.written - self.wire.unacknowledged if pending else -1
         if taken != self._taken:
             self._taken, self._moved_at = taken, now

@@ -6,6 +6,7 @@ STATUS: dict[type[errors.Refused], int] = {
     errors.InvalidPath: 400,
     errors.InvalidCapability: 400,
     errors.InvalidAuthToken: 400,
+    errors.MalformedGrant: 400,
     errors.InvalidSignupToken: 400,
     errors.InvalidCursor: 400,
     errors.InvalidRequest: 400,
@@ -13,6 +14,7 @@ STATUS: dict[type[errors.Refused], int] = {
     errors.SignupTokenRequired: 400,
     errors.NoSession: 401,
     errors.Unauthorized: 401,
+    errors.GrantRefused: 401,
     errors.SignupTokenUnknown: 401,
     errors.SignupTokenUsed: 401,
     errors.Forbidden: 403,
@@ -28,6 +30,7 @@ STATUS: dict[type[errors.Refused], int] = {
     errors.Locked: 423,
     errors.TooManyRequests: 429,
     errors.StoreAway: 503,
+    errors.RevocationsAway: 503,
     errors.QuotaExceeded: 507,
     errors.StorageFull: 507,
 }
@@ -49,4 +52,4 @@ def retry_after(refusal: errors.Refused) -> int | None:
     """Whole seconds after which the same request may succeed; None if nobody knows."""
     if isinstance(refusal, errors.TooManyRequests):
         return refusal.retry_after
-    return RETRY_AFTER if isinstance(refusal, errors.StoreAway) else None
+    return RETRY_AFTER if isinstance(refusal, errors.StoreAway | errors.RevocationsAway) else None

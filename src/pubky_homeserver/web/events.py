@@ -1,20 +1,21 @@
 """Events for everybody who follows: the text feed `/events/` and the stream `/events-stream` (server-sent events)."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.core.authorization import authorize_read
-from pubky_homeserver.core.errors import InvalidPath, InvalidRequest
+from pubky_homeserver.core.errors import InvalidPath, InvalidRequest, NoSession
 from pubky_homeserver.core.paths import is_private, normalize_path
 from pubky_homeserver.core.records import Event
 from pubky_homeserver.feed import EventStream, Feed
 from pubky_homeserver.metrics import ServerMetrics
-from pubky_homeserver.web.credentials import NOBODY, Credentials
+from pubky_homeserver.revocations import Revocations
+from pubky_homeserver.web.credentials import NOBODY, Credentials, has_bearer
 from pubky_homeserver.web.pages import Pages
 from pubky_homeserver.web.queries import flag_of, limit_of, pairs_of, whole_number
 from pubky_homeserver.web.request import Request
@@ -94,6 +95,7 @@ class Events:
 
     feed: Feed
     credentials: Credentials
+    revocations: Revocations
     clock: IReactorTime
     metrics: ServerMetrics = field(repr=False)
     _pages: Pages = field(factory=Pages, init=False, repr=False)
@@ -123,13 +125,26 @@ class Events:
     async def stream(self, request: Request, target: Target) -> None:
         """Events of some accounts as they happen, or as they happened. 200; 400, 401, 403, 404."""
         query = StreamQuery.read(request.query)
-        visitor = NOBODY
-        if query.private and query.users == 1 and not _has_bearer(request):
-            visitor = await self.credentials.visitor(request, *query.cursors)
         owner = next(iter(query.cursors)) if query.users == 1 else None
+        visitor = NOBODY
+        if query.private and (owner is not None or has_bearer(request)):
+            # Where a bearer is shown, cookies count for nothing, however bad the bearer is.
+            visitor = await self.credentials.visitor(request, None if has_bearer(request) else owner)
         for path in query.paths:
             authorize_read(visitor.session, owner, path)
+        if visitor.session is None:
+            await self._serve(request, query, _Ending())
+            return
+        # What was opened with a credential ends with it. Hear first and look then, lest it ends in between.
+        ending = _Ending()
+        with self.revocations.watch(visitor.session, ending.end):
+            if not await self.credentials.is_good(visitor.session):
+                raise NoSession
+            await self._serve(request, query, ending)
+
+    async def _serve(self, request: Request, query: StreamQuery, ending: "_Ending") -> None:
         stream = await self.feed.stream(query.cursors, query.paths, query.live, query.reverse, query.limit)
+        ending.on(stream.close)
         try:
             with self.metrics.stream(self.clock):
                 request.ends_with_input = query.live
@@ -166,7 +181,21 @@ def frame(event: Event) -> bytes:
     return ("\n".join(lines) + "\n\n").encode()
 
 
-def _has_bearer(request: Request) -> bool:
-    """Whether a bearer token is shown; then cookies count for nothing, however bad the token is."""
-    value = request.header(b"authorization")
-    return value is not None and value.startswith(b"Bearer ") and len(value) > len(b"Bearer ")
+@define(eq=False)
+class _Ending:
+    """Ends a stream, also one that is not there yet."""
+
+    _ended: bool = False
+    _close: Callable[[], None] | None = None
+
+    def on(self, close: Callable[[], None]) -> None:
+        """What to call at the end; at once if that was already."""
+        self._close = close
+        if self._ended:
+            close()
+
+    def end(self) -> None:
+        """It ends now."""
+        self._ended = True
+        if self._close is not None:
+            self._close()

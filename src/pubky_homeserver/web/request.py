@@ -57,6 +57,9 @@ class Connection(Source, Protocol):
     def write(self, data: bytes | bytearray) -> None:
         """Send bytes of the answer."""
 
+    def offer(self, data: memoryview) -> int:
+        """Send the part of these bytes that the client takes now; chokes if that is not all."""
+
     def drained(self) -> Deferred[None]:
         """Fires when the transport is no longer choked, or gone."""
 
@@ -245,18 +248,29 @@ class Request:
 
         Raises `ClientGone`, and RuntimeError when the answer is not open or longer than announced.
         """
+        await self.drained()
+        self._count(len(data))
+        if data and self.method != b"HEAD" and self.code not in _WITHOUT_BODY:
+            self._connection.write(b"%x\r\n" % len(data) + data + b"\r\n" if self._chunked else data)
+
+    async def drained(self) -> None:
+        """Wait until the client has taken what was sent before. Raises `ClientGone`."""
         while self._connection.choked and not self.gone:
             await self._connection.drained()
         if self.gone:
             raise ClientGone
-        if not self.begun or self.finished:
-            raise RuntimeError("This answer is not open.")
+
+    def offer(self, data: memoryview) -> int:
+        """Send as much of a piece of a streamed body as the client takes now; how many bytes that was, maybe none.
+
+        Nothing of the rest is kept. To be called after `drained`, in the same turn, and for answers to a GET whose
+        length is announced. Raises RuntimeError as `write`.
+        """
+        self._count(len(data))
+        sent = self._connection.offer(data)
         if self._left is not None:
-            self._left -= len(data)
-            if self._left < 0:
-                raise RuntimeError("The body is longer than announced.")
-        if data and self.method != b"HEAD" and self.code not in _WITHOUT_BODY:
-            self._connection.write(b"%x\r\n" % len(data) + data + b"\r\n" if self._chunked else data)
+            self._left += len(data) - sent
+        return sent
 
     def finish(self) -> None:
         """End a streamed answer. Raises RuntimeError when bytes of the announced length are missing."""
@@ -307,6 +321,15 @@ class Request:
         self.clear()
         self.code = HTTPStatus.INTERNAL_SERVER_ERROR
         self.finish_with()
+
+    def _count(self, length: int) -> None:
+        """Take so many bytes of a streamed body off what is announced."""
+        if not self.begun or self.finished:
+            raise RuntimeError("This answer is not open.")
+        if self._left is not None:
+            self._left -= length
+            if self._left < 0:
+                raise RuntimeError("The body is longer than announced.")
 
     def _must_be_open(self) -> None:
         if self.begun:

@@ -1,7 +1,5 @@
 """The body of an entry on its way to a client: from memory in one write, or from its file as fast as it is read."""
 
-from collections.abc import AsyncIterator
-
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import IBlobReader
 from pubky_homeserver.storage import Storage
@@ -9,7 +7,10 @@ from pubky_homeserver.web.conditions import Range
 from pubky_homeserver.web.request import Request
 
 PIECE = 512 * 1024
-"""Bytes of a body read at a time; as many may wait for the client."""
+"""Bytes of a body read at a time."""
+
+LEAST = 64 * 1024
+"""Bytes that are offered at least to a client that takes little."""
 
 
 async def send_entry(request: Request, storage: Storage, entry: Entry, part: Range | None = None) -> bytes | None:
@@ -25,17 +26,28 @@ async def send_entry(request: Request, storage: Storage, entry: Entry, part: Ran
         if request.method == b"HEAD":
             request.setHeader(b"Content-Length", b"%d" % part.length)
             return b""
-        await request.send(_pieces(reader, part), part.length)
+        request.stream(part.length)
+        await _send(request, reader, part)
+        request.finish()
     finally:
         reader.close()
     return None
 
 
-async def _pieces(reader: IBlobReader, part: Range) -> AsyncIterator[bytes | bytearray]:
-    offset, end = part.start, part.start + part.length
+async def _send(request: Request, reader: IBlobReader, part: Range) -> None:
+    """Pass on what is in memory as the client takes it; only what the disk had to be asked for may wait here."""
+    offset, end, size = part.start, part.start + part.length, PIECE
     while offset < end:
-        piece = await reader.read(offset, min(PIECE, end - offset))
-        if not piece:
+        await request.drained()
+        size = min(size, end - offset)
+        at_hand = reader.at_hand(offset, size)
+        if at_hand is not None:
+            sent, length = request.offer(at_hand), len(at_hand)
+        else:
+            piece = await reader.read(offset, size)
+            await request.write(piece)
+            sent = length = len(piece)
+        if not length:
             return  # shorter than it should be: the answer is cut, so that nobody takes it for whole
-        offset += len(piece)
-        yield piece
+        offset += sent
+        size = min(PIECE, max(LEAST, 2 * sent))

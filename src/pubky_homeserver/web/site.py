@@ -14,8 +14,10 @@ from twisted.internet.interfaces import IReactorTime
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.feed import Feed
+from pubky_homeserver.grants import Grants
 from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.revocations import Revocations
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.web.answers import Dress, answer_with, refuse, refuse_method
@@ -24,6 +26,7 @@ from pubky_homeserver.web.cors import add_cors, answer_options
 from pubky_homeserver.web.credentials import Credentials, Visitor
 from pubky_homeserver.web.events import Events
 from pubky_homeserver.web.files import Files
+from pubky_homeserver.web.grants import SESSION, GrantAuth
 from pubky_homeserver.web.limits import RequestLimit
 from pubky_homeserver.web.locks import FileLocks
 from pubky_homeserver.web.queries import pairs_of
@@ -33,7 +36,7 @@ from pubky_homeserver.web.target import Target, addressed, key_in, relative, ten
 from pubky_homeserver.web.texts import PLAIN, json_body
 from pubky_homeserver.web.websites import Websites, page_of
 
-FEATURES = ("path-addressed-storage", "webdav-locks")
+FEATURES = ("path-addressed-storage", "grant-proof-logout", "webdav-locks")
 """What clients may count on anyway."""
 
 SIGNUP_TOKEN_REQUESTS = 10
@@ -70,6 +73,7 @@ class ClientSite:
 
     home: Home
     auth: Auth
+    grants: GrantAuth
     files: Files
     locks: FileLocks
     events: Events
@@ -83,20 +87,28 @@ class ClientSite:
     _exact: dict[bytes, Route] = field(init=False)
     # Raw path → its route.
     _signup_token: Route = field(init=False)
+    _grant: Route = field(init=False)
     _storage: Route = field(init=False)
     _relative: Route = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         home, auth, files, events = self.home.app, self.auth.app, self.files.app, self.events.app
+        grants = self.grants.app
         self._exact = {
             b"/": route(home, {"GET": "root", "HEAD": "root"}),
             b"/info": route(home, {"GET": "info", "HEAD": "info"}),
             b"/signup": route(auth, {"POST": "sign_up"}),
             b"/session": route(auth, {"POST": "sign_in", "GET": "session", "HEAD": "session", "DELETE": "sign_out"}),
+            b"/auth/grant/signup": route(grants, {"POST": "sign_up"}),
+            b"/auth/grant/session": route(
+                grants, {"POST": "sign_in", "GET": "session", "HEAD": "session", "DELETE": "sign_out"}
+            ),
+            b"/auth/grant/sessions": route(grants, {"GET": "active", "HEAD": "active"}),
             b"/events/": route(events, {"GET": "page", "HEAD": "page"}),
             b"/events-stream": route(events, {"GET": "stream"}, private=True),
         }
         self._signup_token = route(auth, {"GET": "signup_token"})
+        self._grant = route(grants, {"DELETE": "revoke"})
         if self.websites is not None:
             self._page = route(self.websites.app, {"GET": "show", "HEAD": "show"})
         methods = {"GET": "get", "HEAD": "head", "PUT": "put", "DELETE": "delete"}
@@ -145,6 +157,8 @@ class ClientSite:
             return found
         if path.startswith(b"/signup_tokens/") and path.count(b"/") == 2 and not path.endswith(b"/"):
             return self._signup_token
+        if path.startswith(SESSION) and path.count(b"/") == 4 and not path.endswith(b"/"):
+            return self._grant
         return self._storage if path.startswith(b"/storage/") else self._relative
 
     async def _answer_storage(self, request: Request, target: Target, found: Route) -> None:
@@ -172,6 +186,7 @@ class ClientSite:
 def client_site(
     accounts: Accounts,
     sessions: Sessions,
+    grants: Grants,
     storage: Storage,
     locks: Locks,
     feed: Feed,
@@ -181,14 +196,15 @@ def client_site(
     websites: bool = True,
 ) -> ClientSite:
     """The client API over the rooms that do the work. `websites`: whether users' sites are shown."""
-    credentials = Credentials(sessions)
+    credentials = Credentials(sessions, grants)
     token_limit = RequestLimit(SIGNUP_TOKEN_REQUESTS, 60.0, clock)
     return ClientSite(
         Home((*FEATURES, "websites") if websites else FEATURES),
         Auth(accounts, sessions, credentials, clock, token_limit, metrics),
+        GrantAuth(accounts, grants, credentials, metrics),
         Files(storage),
         FileLocks(locks),
-        Events(feed, credentials, clock, metrics),
+        Events(feed, credentials, Revocations(sessions.store), clock, metrics),
         credentials,
         metrics,
         Websites(accounts, storage) if websites else None,

@@ -1,0 +1,182 @@
+"""Grants in Redis and in memory: who gave what to which client, and the one live bearer of each."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from attrs import define, evolve, field, frozen
+from zope.interface import implementer
+
+from pubky_homeserver.core import errors
+from pubky_homeserver.core.errors import GrantExpired, GrantOfAnother, GrantRevoked, NotFound, StoreAway
+from pubky_homeserver.core.records import KeptGrant, Session
+from pubky_homeserver.interfaces import IGrantStore
+from pubky_homeserver.store import schema
+from pubky_homeserver.store.connection import STEP, Commands
+from pubky_homeserver.store.packing import pack_grant, unpack_bearer, unpack_grant
+from pubky_homeserver.store.remembered import Remembered
+
+KEPT_FOR = 30 * 24 * 3600
+"""Seconds that an expired grant stays known, so that its client can still give it back."""
+
+_SIGNED_63 = 1 << 63
+
+
+def _over(kept: KeptGrant) -> int:
+    """When a grant is over; one that says a time beyond 63 bits always is, as at the official homeserver."""
+    expires = kept.grant.expires_at
+    return expires if expires < _SIGNED_63 else 0
+
+
+@implementer(IGrantStore)
+@frozen
+class RedisGrants:
+    """Grants as hashes, bearers as keys that Redis forgets in time. `redis` is the live connection."""
+
+    redis: Callable[[], Commands]
+    remembered: Remembered | None
+
+    async def grant(self, grant_id: str) -> KeptGrant | None:
+        """See `IGrantStore`."""
+        return _read(await self.redis().call("HMGET", schema.grant(grant_id), *_FACTS))
+
+    async def exchange(self, kept: KeptGrant, bearer_id: str, now: int, lifetime: int) -> Session:
+        """See `IGrantStore`."""
+        grant = kept.grant
+        keys = (
+            schema.account(grant.pubky),
+            schema.grant(grant.id),
+            schema.grants(grant.pubky),
+            schema.bearer(bearer_id),
+        )
+        arguments = (
+            grant.pubky,
+            grant.client_key,
+            grant.id,
+            pack_grant(grant),
+            _over(kept),
+            now,
+            kept.created,
+            bearer_id,
+            lifetime,
+            schema.bearer(),
+            schema.grant(),
+            KEPT_FOR,
+        )
+        with self._ending() as ended:
+            reply = await self.redis().run("exchange", keys, arguments)
+            if isinstance(reply, bytes):
+                raise getattr(errors, reply.decode())
+            facts, created, over, before = (*reply, None)[:4]
+            ended += [before]
+        stored = KeptGrant(unpack_grant(facts), int(created))
+        return _session(bearer_id, stored, int(over))
+
+    async def bearer(self, bearer_id: str) -> Session | None:
+        """See `IGrantStore`."""
+        if self.remembered is None:
+            return await self._bearer(bearer_id)
+        return await self.remembered.session(schema.bearer(bearer_id), lambda: self._bearer(bearer_id))
+
+    async def _bearer(self, bearer_id: str) -> Session | None:
+        packed = await self.redis().call("GET", schema.bearer(bearer_id))
+        return None if packed is None else _session(bearer_id, *unpack_bearer(packed))
+
+    async def grants(self, pubky: str) -> list[KeptGrant]:
+        """See `IGrantStore`."""
+        found: list[KeptGrant] = []
+        first = 0
+        while True:
+            ids = await self.redis().call("ZRANGE", schema.grants(pubky), first, first + STEP - 1)
+            keys = [schema.grant(grant_id.decode()) for grant_id in ids]
+            known = map(_read, await self.redis().pipeline([("HMGET", key, *_FACTS) for key in keys]))
+            found += [kept for kept in known if kept is not None and not kept.revoked]
+            first += STEP
+            if len(ids) < STEP:
+                return found
+
+    async def revoke(self, grant_id: str) -> None:
+        """See `IGrantStore`."""
+        said = f"grant:{grant_id}"
+        arguments = 1, schema.bearer(), schema.REVOCATIONS, said
+        with self._ending() as ended:
+            ended += [await self.redis().run("revoke", (schema.grant(grant_id),), arguments)]
+
+    @contextmanager
+    def _ending(self) -> Iterator[list[bytes | None]]:
+        """While bearers end: afterwards those named in the list are forgotten, or all, if nobody knows which."""
+        ended: list[bytes | None] = []
+        if self.remembered is None:
+            yield ended
+            return
+        self.remembered.end()
+        try:
+            yield ended
+        except StoreAway:
+            self.remembered.forget()
+            raise
+        for bearer in ended:
+            self.remembered.end(schema.bearer(bearer.decode()) if bearer else "")
+
+
+_FACTS = ("facts", "created", "revoked")
+
+
+def _read(facts: list[bytes | None]) -> KeptGrant | None:
+    packed, created, revoked = facts
+    if packed is None:
+        return None
+    return KeptGrant(unpack_grant(packed), int(created or 0), revoked is not None)
+
+
+def _session(bearer_id: str, kept: KeptGrant, expires: int) -> Session:
+    return Session(bearer_id, kept.grant.pubky, kept.grant.capabilities, kept.created, kept, expires)
+
+
+@implementer(IGrantStore)
+@define(eq=False)
+class MemoryGrants:
+    """Grants in dictionaries. `has_account` tells who lives here, `tell` says what is revoked."""
+
+    has_account: Callable[[str], bool]
+    tell: Callable[[str], None]
+    _grants: dict[str, KeptGrant] = field(factory=dict, init=False)
+    # Id → grant, in the order in which they came.
+    _bearers: dict[str, Session] = field(factory=dict, init=False)
+    # Grant's id → the session of its bearer.
+
+    async def grant(self, grant_id: str) -> KeptGrant | None:
+        """See `IGrantStore`."""
+        return self._grants.get(grant_id)
+
+    async def exchange(self, kept: KeptGrant, bearer_id: str, now: int, lifetime: int) -> Session:
+        """See `IGrantStore`."""
+        grant = kept.grant
+        if not self.has_account(grant.pubky):
+            raise NotFound
+        known = self._grants.get(grant.id, kept)
+        if (known.grant.pubky, known.grant.client_key) != (grant.pubky, grant.client_key):
+            raise GrantOfAnother
+        if known.revoked:
+            raise GrantRevoked
+        if _over(known) <= now:
+            raise GrantExpired
+        self._grants[grant.id] = known
+        session = _session(bearer_id, known, min(now + lifetime, _over(known)))
+        self._bearers[grant.id] = session
+        return session
+
+    async def bearer(self, bearer_id: str) -> Session | None:
+        """See `IGrantStore`."""
+        return next((session for session in self._bearers.values() if session.id == bearer_id), None)
+
+    async def grants(self, pubky: str) -> list[KeptGrant]:
+        """See `IGrantStore`."""
+        return [kept for kept in self._grants.values() if kept.grant.pubky == pubky and not kept.revoked]
+
+    async def revoke(self, grant_id: str) -> None:
+        """See `IGrantStore`."""
+        self._bearers.pop(grant_id, None)
+        kept = self._grants.get(grant_id)
+        if kept is not None and not kept.revoked:
+            self._grants[grant_id] = evolve(kept, revoked=True)
+            self.tell(f"grant:{grant_id}")
