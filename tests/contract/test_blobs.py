@@ -99,6 +99,7 @@ async def test_reads_ranges(blobs: Any, offset: int, size: int, expected: bytes)
     reader = await blobs.open(await keep(blobs, b"0123456789"))
     assert reader.length == 10
     assert await reader.read(offset, size) == expected
+    assert reader.at_hand(offset, size) in (expected, None)
     reader.close()
 
 
@@ -149,6 +150,8 @@ async def test_after_the_end(blobs: Any) -> None:
     reader.close()
     reader.close()
     late: list[Callable[[], Any]] = [lambda: writer.write(b"x"), writer.keep, lambda: reader.read(0, 1)]
+    with pytest.raises(ValueError):
+        reader.at_hand(0, 1)
     for step in late:
         with pytest.raises(ValueError):
             await step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.web.sockets import Client, reactor, turns, until
 pytestmark = pytest.mark.filterwarnings("ignore:.*pyOpenSSL:DeprecationWarning")
 
 MEBIBYTE = 1 << 20
+OFFERED = os.urandom(5 * MEBIBYTE)
 seen: list[tuple[str, bool]] = []
 
 
@@ -39,11 +41,24 @@ async def answer(request: Request) -> None:
         request.finish_with(b"no")
     elif request.path == b"/stream":
         await request.send([bytes(256 << 10)] * 20)
+    elif request.path == b"/offers":
+        await offer(request, OFFERED)
     else:
         length = 0
         async for chunk in request.body:
             length += len(chunk)
         request.finish_with(b"%d" % length)
+
+
+async def offer(request: Request, body: bytes) -> None:
+    """Answers with the body as the client takes it."""
+    request.stream(len(body))
+    offset = 0
+    while offset < len(body):
+        await request.drained()
+        offset += request.offer(memoryview(body)[offset : offset + MEBIBYTE])
+        assert request.pending < MEBIBYTE
+    request.finish()
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +118,9 @@ async def test_requests_of_all_kinds(connect: Connect) -> None:
     assert [(await client.answer()).body for _ in range(2)] == [b"0", b"0"]
     client.send(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (5 * MEBIBYTE) + bytes(5 * MEBIBYTE))
     assert (await client.answer()).body == b"%d" % (5 * MEBIBYTE)
-    client.send(b"GET /stream HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n")
+    client.send(b"GET /stream HTTP/1.1\r\n\r\nGET /offers HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n")
     assert len((await client.answer()).body) == 5 * MEBIBYTE
+    assert (await client.answer()).body == OFFERED
     assert (await client.answer()).body == b"0"
     assert await client.until_closed() == b""
     assert set(seen) == {("" if kind == "unix" else "127.0.0.1", kind == "tls")}

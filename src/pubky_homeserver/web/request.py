@@ -327,9 +327,9 @@ class Request:
         if not self.begun or self.finished:
             raise RuntimeError("This answer is not open.")
         if self._left is not None:
-            self._left -= length
-            if self._left < 0:
+            if length > self._left:
                 raise RuntimeError("The body is longer than announced.")
+            self._left -= length
 
     def _must_be_open(self) -> None:
         if self.begun:

@@ -24,6 +24,9 @@ from twisted.internet.tcp import Server
 TURN = 1 << 20
 """Bytes that are offered to one client in a turn of the reactor, half a millisecond or so: then others have theirs."""
 
+QUEUED = 128 * 1024
+"""Bytes of an offer that a transport gets which can only queue."""
+
 
 class Wire:
     """The sending half of a transport."""
@@ -59,8 +62,9 @@ class Wire:
         can be sent.
         """
         if self._socket is None:
-            self.write(bytes(data))
-            return len(data)
+            queued = bytes(data[:QUEUED])
+            self.write(queued)
+            return len(queued)
         sent = 0
         if not self.pending:
             try:
