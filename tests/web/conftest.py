@@ -1,10 +1,12 @@
 """What the tests of the web room share."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
+import pytest
 import pytest_twisted
 
 from pubky_homeserver.web.channel import Limits
+from tests.web.served import FAMILY
 from tests.web.sockets import Handler, Served
 
 
@@ -21,3 +23,12 @@ async def serve() -> AsyncIterator[Callable[..., Served]]:
     yield start
     for served in all_served:
         await served.stop()
+
+
+@pytest.fixture
+def family(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How users sign in during a test, by default with a cookie."""
+    chosen: str = getattr(request, "param", "cookie")
+    FAMILY.name = chosen
+    yield chosen
+    FAMILY.name = "cookie"

@@ -37,6 +37,17 @@ NOW = 1_795_387_747.0
 """When the tests happen: seconds since the epoch."""
 
 
+@define
+class Family:
+    """How users sign in."""
+
+    name: str = "cookie"
+    """`cookie` or `grant`."""
+
+
+FAMILY = Family()
+
+
 @frozen
 class User:
     """Somebody with a session here."""
@@ -44,11 +55,14 @@ class User:
     pubky: str
     cookie: str
     session: Session
+    bearer: str | None = None
+    """What is shown instead of the cookie, where users sign in by grant."""
 
     @property
     def headers(self) -> dict[str, str]:
         """What the user sends with each request."""
-        return {"Cookie": self.cookie, "pubky-host": self.pubky}
+        shown = {"Cookie": self.cookie} if self.bearer is None else {"Authorization": f"Bearer {self.bearer}"}
+        return {**shown, "pubky-host": self.pubky}
 
 
 @define
@@ -95,7 +109,10 @@ class Served:
         pubky, _, secret = cookie.partition("=")
         session = await self.sessions.of(pubky, secret)
         assert session is not None
-        return User(pubky, cookie, session)
+        if FAMILY.name == "cookie":
+            return User(pubky, cookie, session)
+        granted = await self.sign_in_by_grant(keypair, capabilities, exp=int(self.clock.seconds()) + 10**9)
+        return User(pubky, cookie, session, granted.bearer)
 
     async def sign_up_by_grant(self, capabilities: str = "/:rw") -> "Granted":
         """A new user, and a client that acts for it."""

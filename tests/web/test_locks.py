@@ -26,6 +26,9 @@ EXCLUSIVE = (
 )
 SHARED = EXCLUSIVE.replace(b"exclusive", b"shared")
 
+pytestmark = [pytest.mark.usefixtures("family"), pytest.mark.parametrize("family", ["cookie", "grant"], indirect=True)]
+"""Both families of sign-in, side by side."""
+
 
 @define
 class Owner:
@@ -365,7 +368,7 @@ async def test_a_token_is_good_for_its_path_only() -> None:
 
 @pytest.mark.parametrize("method", ["LOCK", "UNLOCK"])
 @pytest_twisted.ensureDeferred
-async def test_who_may_lock(method: str) -> None:
+async def test_who_may_lock(method: str, family: str) -> None:
     """The first of: path, session, folder, root, capability, account; knowing a token helps nobody."""
     async with served() as server:
         alice, mallory = await owner(server), await owner(server)
@@ -378,7 +381,8 @@ async def test_who_may_lock(method: str) -> None:
             return await server.ask(method, target, headers | named)
 
         refused(await ask({}), 401, "Unauthorized")
-        refused(await ask(mallory.user.headers), 401, "Unauthorized")
+        foreign = (401, "Unauthorized") if family == "cookie" else (403, "Session user does not match target tenant")
+        refused(await ask(mallory.user.headers), *foreign)
         storage = f"/storage/{alice.user.pubky}/"
         refused(await ask({}, storage + "pub/../.."), 400, "Invalid storage path: path traverses above root")
         for path in ("pub/app/", "other/"):
@@ -455,7 +459,7 @@ async def test_methods() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_private_paths() -> None:
+async def test_private_paths(family: str) -> None:
     """Answers about locks of private paths stay out of caches, as all others about them."""
     async with served() as server:
         alice = await owner(server, "priv/a")
@@ -467,7 +471,8 @@ async def test_private_paths() -> None:
             assert answer.header("cache-control") == "no-store"
             assert answer.all("vary")[0] == "Authorization, Cookie"
         rendered = server.metrics.render().decode()
-        assert re.search(r'storage_request_count_total\{addressing_mode="path",auth_method="cookie",.*\} 5\n', rendered)
+        sample = rf'storage_request_count_total\{{addressing_mode="path",auth_method="{family}",.*\}} 5\n'
+        assert re.search(sample, rendered)
 
 
 @pytest.mark.parametrize("length", [10, 5000])
