@@ -59,6 +59,8 @@ class EventStream:
     # Events that may still be sent; None for no end.
     _pages: dict[str, deque[Event]] = field(factory=dict, init=False)
     # Account → events read and not yet sent, in the order of reading.
+    _horizon: int = field(default=0, init=False)
+    # Id of the newest event when this round of reading began.
     _handed: deque[Event] = field(factory=deque, init=False)
     _waiting: Deferred[None] | None = field(default=None, init=False)
     _in_history: bool = field(default=True, init=False)
@@ -130,6 +132,10 @@ class EventStream:
         """Some events of the past that match, perhaps none though there are more. An empty round ends the phase."""
         if not any(self._pages.values()):
             self._handed.clear()
+            # Accounts are read one after the other. What comes meanwhile waits for the next round, or an event of one
+            # that was read already would come after a newer one of another.
+            if not self._reverse or not self._horizon:
+                self._horizon = await self._feed.entries.last_event_id()
             for account in self._cursors:
                 await self._refill(account)
             if not any(self._pages.values()):
@@ -154,18 +160,20 @@ class EventStream:
 
     async def _refill(self, account: str) -> None:
         began = self._feed.clock.seconds()
+        after = self._cursors[account]
         events = await self._feed.entries.account_events(
             account,
-            self._cursors[account],
+            self._horizon + 1 if after is None and self._reverse else after,
             PAGE,
             self._reverse,
             public=any(not is_private(path) for path in self._paths),
             private=any(not is_public(path) for path in self._paths),
         )
         self._feed.metrics.stream_query(int((self._feed.clock.seconds() - began) * 1000))
-        self._pages[account] = deque(events)
-        if events:
-            self._cursors[account] = events[-1].id
+        page = deque(event for event in events if event.id <= self._horizon)
+        self._pages[account] = page
+        if page:
+            self._cursors[account] = page[-1].id
 
     async def _wait(self, patience: float) -> bool:
         """Wait for an event to be handed over; False if none came in time."""

@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -257,6 +258,37 @@ async def test_history_goes_over_into_live_without_a_gap_or_a_double() -> None:
         for one in reading:
             readers.append(await one)
         assert readers == [[f"/pub/{number}" for number in range(total)]] * len(reading)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_history_of_several_accounts_while_they_write(monkeypatch: pytest.MonkeyPatch, reverse: bool) -> None:
+    """Events of several accounts come in one order, though the accounts are read one after the other."""
+    async with served() as server:
+        users = [await server.sign_up() for _ in range(3)]
+        entries = server.store
+        read = entries.account_events
+        written = 0
+
+        async def write() -> None:
+            nonlocal written
+            if written < 12:
+                written += 1
+                for user in users:
+                    await entries.put(user.pubky, Entry(f"/pub/{written}", bytes(32), 0, "", 1, body=b""), None, True)
+
+        async def account_events(*asked: Any, **more: Any) -> list[Event]:
+            await write()
+            return await read(*asked, **more)
+
+        await write()
+        monkeypatch.setattr(type(entries), "account_events", lambda _, *asked, **more: account_events(*asked, **more))
+        stream = await server.feed.stream({user.pubky: None for user in users}, ("/pub/",), reverse=reverse)
+        ids: list[int] = []
+        while (batch := await stream.batch(1)) is not None:
+            ids += [event.id for event in batch]
+        assert ids == sorted(set(ids), reverse=reverse)
+        assert len(ids) == (3 if reverse else 36)
 
 
 @pytest_twisted.ensureDeferred
