@@ -150,10 +150,12 @@ class FileWriter:
     async def write(self, chunk: bytes) -> None:
         """See `IBlobWriter`."""
         await self._check_open()
-        self._pending += chunk
-        if len(self._pending) < PIECE:
-            return
-        piece, self._pending = self._pending, bytearray()
+        piece: bytes | bytearray = chunk
+        if self._pending or len(chunk) < PIECE:
+            self._pending += chunk
+            if len(self._pending) < PIECE:
+                return
+            piece, self._pending = self._pending, bytearray()
         self._blobs.count(len(piece))
         if not self._blobs.has_room():
             await self.discard()

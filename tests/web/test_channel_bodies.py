@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 
-from pubky_homeserver.web.channel import LINGER_BYTES
+from pubky_homeserver.web.channel import LARGE, LINGER_BYTES, READ
 from pubky_homeserver.web.request import BodyBroken, BodyTooLarge, Request
 from tests.web.sockets import Gate, Served, reactor, turns, until
 
@@ -233,7 +233,7 @@ async def test_unread_body_stops_the_client(serve: Serve) -> None:
     await turns(500)
     gate.open()
     assert (await client.answer()).body == b"%d" % length
-    assert served.limits.body_high_water <= held[0] <= served.limits.body_high_water + (65 << 10)
+    assert served.limits.body_high_water <= held[0] <= served.limits.body_high_water + LARGE + (1 << 10)
 
 
 @pytest_twisted.ensureDeferred
@@ -267,7 +267,7 @@ async def test_slow_reader_of_a_large_body(serve: Serve) -> None:
     async def slow(request: Request) -> None:
         async for chunk in request.body:
             parts.append(chunk)
-            assert len(chunk) <= served.limits.body_high_water + (64 << 10)
+            assert len(chunk) <= served.limits.body_high_water + LARGE
             await turns(2)
         request.finish_with()
 
@@ -510,3 +510,32 @@ async def test_upload_to_a_handler_that_waits_elsewhere(serve: Serve) -> None:
 
     client = await serve(answer).client(b"PUT / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + bytes(100000))
     assert (await client.answer()).body == b"100000"
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: %d" % (8 * MEBIBYTE), b"Transfer-Encoding: chunked"])
+@pytest_twisted.ensureDeferred
+async def test_large_body_comes_in_large_pieces(serve: Serve, framing: bytes) -> None:
+    """A body that is large, or may be, is read in larger pieces; what comes after it on the connection is not."""
+    pieces: list[int] = []
+    sizes: list[int] = []
+
+    async def answer(request: Request) -> None:
+        (channel,) = served.factory._channels
+        sizes.append(channel.transport.bufferSize)
+        async for chunk in request.body:
+            pieces.append(len(chunk))
+        request.finish_with()
+
+    served = serve(answer)
+    client = await served.client()
+    await until(lambda: served.factory.open_connections)
+    body = bytes(8 * MEBIBYTE)
+    if b"chunked" in framing:
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    client.send(b"GET / HTTP/1.1\r\n\r\nPUT / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+    await client.answer()
+    client.send(body + b"PUT / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody")
+    for _ in range(2):
+        assert (await client.answer()).code == 200
+    assert sum(pieces) == 8 * MEBIBYTE + 4
+    assert sizes == [READ, LARGE, READ]

@@ -4,7 +4,7 @@ After each read the channel goes through what `Inbound` noted, in a loop: it wak
 next request when the one before is served, and decides whether to read on. It stops reading when more than
 `READ_AHEAD` bytes came in behind requests that wait, or more than `body_high_water` bytes of a body are unread; it
 starts no request while the client leaves earlier answers unread. So what one connection can occupy is bounded by its
-reads (64 KiB each) and these limits, however fast or slow the client is.
+reads (64 KiB each, 1 MiB within a large body) and these limits, however fast or slow the client is.
 
 An answer to a client that still sends is half-closed, and the rest read and dropped for a moment: closing with unread
 bytes would make the kernel reset the connection and take the answer with it (RFC 9112 §9.6). A handler is a coroutine;
@@ -42,6 +42,8 @@ TICK = 1.0  # seconds between two looks at the clock; time-outs are exact to thi
 LINGER = 1.0  # seconds that a client gets to read an answer it did not wait for
 LINGER_BYTES = 1 << 20  # what is read and dropped of such a client
 READ_AHEAD = 64 << 10  # bytes read while requests wait: who does not read cannot see a client go
+READ = 64 << 10  # bytes of one read
+LARGE = 1 << 20  # bytes of a body from which on it is read so many at once: half the turns, twice the speed
 SMALL_REST = 64 << 10  # bytes of an unread body that are cheaper to drop than a connection is to open
 
 
@@ -77,6 +79,7 @@ class Channel(Protocol):
         self.choked = False  # the transport holds more than it likes, or was offered more than it took
         self._writers: list[Deferred[None]] = []  # who waits for that to end
         self._paused = False  # reading is stopped
+        self._reads_large = False  # a large body is being read
         self._ended = False  # the client has closed its half
         self._closing = False
         self._lost = False
@@ -192,6 +195,9 @@ class Channel(Protocol):
     def _start(self, request: Request) -> None:
         """Run the handler up to its first wait."""
         self._request = request
+        if request.body_if_any is not None and (request.content_length or LARGE) >= LARGE:
+            self.wire.set_read_size(LARGE)
+            self._reads_large = True
         coroutine = self._site.serve(request)
         try:
             coroutine.send(None)
@@ -212,6 +218,9 @@ class Channel(Protocol):
             self.log.error("{request!r} was left without a whole answer", request=request)
             self._give_up(request)
         self._request = self._running = None
+        if self._reads_large:
+            self.wire.set_read_size(READ)
+            self._reads_large = False
         if self._closing:
             return
         self._moved_at = self._site.now

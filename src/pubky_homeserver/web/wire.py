@@ -81,6 +81,11 @@ class Wire:
             self._transport.startWriting()
         return sent
 
+    def set_read_size(self, length: int) -> None:
+        """Read so many bytes at once, at most. It is also from where on the transport wants no more to send."""
+        if self._descriptor is not None:
+            self._descriptor.bufferSize = length
+
     @property
     def pending(self) -> int:
         """Bytes that wait in this process."""
