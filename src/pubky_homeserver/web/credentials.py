@@ -77,7 +77,7 @@ def secret_of(request: Request, pubky: str) -> str | None:
     found = None
     for header in request.headers_named(b"cookie"):
         for pair in header.decode("latin-1").split(";"):
-            name, _, value = pair.strip().partition("=")
-            if name == pubky:
-                found = unquote(value)
+            name, _, value = pair.partition("=")
+            if name.strip() == pubky:
+                found = unquote(value.strip())
     return found if found is not None and len(found.encode()) == SECRET_LENGTH else None

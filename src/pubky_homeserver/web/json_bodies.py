@@ -2,7 +2,7 @@
 
 The official homeserver reads JSON with serde, a member at a time, and its sentences reach the clients. So the reading
 here goes the same way: the first thing wrong in the order of the text is told, with its line and column in bytes.
-Within values that nobody asked for, the standard library reads, and its complaints are translated.
+Values are read by the standard library; where it fails, `json_faults.py` finds what serde would have said.
 """
 
 import json
@@ -13,12 +13,18 @@ from typing import Any, NoReturn
 from attrs import define, field
 
 from pubky_homeserver.core.errors import InvalidRequest, UnprocessableRequest, UnsupportedContentType
+from pubky_homeserver.web.json_faults import fault_in
 from pubky_homeserver.web.request import Request
 
 MAX_JSON = 2 * 1024 * 1024
 """Bytes of a body (the protocol's)."""
 
+MAX_SEARCHED = 65_536
+"""Characters of a body that is no JSON in which the fault is searched for: it takes a microsecond for each."""
+
+_I63 = 1 << 63
 _SPACE = re.compile(r"[ \t\n\r]*")
+_PARAMETER = re.compile(rb'\s*[\w!#$&^.+-]+=(?:[\w!#$&^.+-]*|"[^"]*")\s*', re.ASCII)
 
 
 async def read_json(request: Request) -> object:
@@ -73,8 +79,10 @@ async def _read(request: Request) -> str:
 
 def _is_json(content_type: bytes) -> bool:
     """Whether this is `application/json` or `application/…+json`, whatever its parameters."""
-    essence = content_type.partition(b";")[0].strip().lower()
-    kind, _, subtype = essence.partition(b"/")
+    essence, *parameters = content_type.lower().split(b";")
+    if not all(map(_PARAMETER.fullmatch, parameters)):
+        return False
+    kind, _, subtype = essence.strip().partition(b"/")
     return kind == b"application" and (subtype == b"json" or (subtype.endswith(b"+json") and len(subtype) > 5))
 
 
@@ -89,10 +97,12 @@ def _members(
         if name in found:
             reading.misfit(f"duplicate field `{name}`", index)
         index = reading.colon(index)
+        reading.place = name
         if name in names:
-            found[name], index = _text(reading, index, name, check)
+            found[name], index = _text(reading, index, check)
         else:
             _, index = reading.value(index)
+        reading.place = ""
         index = reading.next(index, "}", "an object")
     end = index + 1
     for name in names:
@@ -110,7 +120,9 @@ def _elements(
     while reading.at(index) != "]":
         if len(found) == len(names):
             reading.unexpected("trailing characters", index)
-        text, index = _text(reading, index, f"[{len(found)}]", check)
+        reading.place = f"[{len(found)}]"
+        text, index = _text(reading, index, check)
+        reading.place = ""
         found.append(text)
         index = reading.next(index, "]", "a list")
     if len(found) < len(names):
@@ -119,16 +131,16 @@ def _elements(
     return found, index + 1
 
 
-def _text(reading: "_Reading", index: int, place: str, check: Callable[[str], str | None]) -> tuple[str, int]:
+def _text(reading: "_Reading", index: int, check: Callable[[str], str | None]) -> tuple[str, int]:
     opener = reading.at(index)
     if opener in ("[", "{"):
         kind = "sequence" if opener == "[" else "map"
-        reading.misfit(f"{place}: invalid type: {kind}, expected a string", index)
+        reading.misfit(f"invalid type: {kind}, expected a string", index)
     value, end = reading.value(index)
     if not isinstance(value, str):
-        reading.misfit(f"{place}: invalid type: {_kind(value)}, expected a string", end)
+        reading.misfit(f"invalid type: {_kind(value)}, expected a string", end)
     if (wrong := check(value)) is not None:
-        reading.misfit(f"{place}: {wrong}", end)
+        reading.misfit(wrong, end)
     return value, end
 
 
@@ -139,8 +151,10 @@ def _kind(value: object) -> str:
             return "null"
         case bool():
             return f"boolean `{str(value).lower()}`"
-        case int():
+        case int() if -_I63 <= value < 2 * _I63:
             return f"integer `{value}`"
+        case int():
+            return f"floating point `{float(value)}`"
         case float():
             return f"floating point `{value}`"
         case str():
@@ -153,6 +167,8 @@ class _Reading:
     """A body, and where in it something is wrong."""
 
     text: str
+    place: str = ""
+    """The member that is being read."""
     _decoder: json.JSONDecoder = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -200,15 +216,20 @@ class _Reading:
             value, end = self._decoder.raw_decode(self.text, index)
         except RecursionError:
             self.wrong("recursion limit exceeded", index)
-        except json.JSONDecodeError as error:
-            self._translate(error)
-        except _Constant:
-            self.unexpected("expected value", index)
         except ValueError:
-            self.wrong("number out of range", index)
+            self._fault(index, "number out of range", index)
         if isinstance(value, str) and not _is_text(value):
-            self.wrong("lone leading surrogate in hex escape", end)
+            self._fault(index, "lone leading surrogate in hex escape", end)
+        if isinstance(value, int | float) and self.at(end) in tuple("0123456789.eE"):
+            self._fault(index, "invalid number", end)
         return value, end
+
+    def _fault(self, index: int, otherwise: str, end: int) -> NoReturn:
+        """Refuse the value that begins at `index` for its first fault."""
+        fault = fault_in(self.text, index) if len(self.text) <= MAX_SEARCHED else None
+        if fault is None:
+            self.wrong(otherwise, end)
+        self.unexpected(fault.reason, fault.index, fault.inside)
 
     def finish(self, index: int) -> None:
         """Raise unless only white space is left."""
@@ -220,42 +241,26 @@ class _Reading:
         """Refuse the character there; the end of the body is always refused as the end of something."""
         if index >= len(self.text):
             self.wrong(f"EOF while parsing {inside}", len(self.text))
-        self.wrong(reason, index + 1)
+        self.wrong(reason, index, 1)
 
-    def wrong(self, reason: str, end: int) -> NoReturn:
-        """Refuse what is no JSON; `end` is where reading stopped."""
-        raise InvalidRequest(f"Failed to parse the request body as JSON: {reason} at {self._place(end)}")
+    def wrong(self, reason: str, end: int, more: int = 0) -> NoReturn:
+        """Refuse what is no JSON; `end` is where reading stopped, or `more` bytes after it."""
+        place = f"{self.place}: " if self.place else ""
+        raise InvalidRequest(f"Failed to parse the request body as JSON: {place}{reason} at {self._at(end, more)}")
 
     def misfit(self, reason: str, end: int) -> NoReturn:
         """Refuse what has the wrong shape."""
-        raise misfit(ValueError(f"{reason} at {self._place(end)}"))
+        place = f"{self.place}: " if self.place else ""
+        raise misfit(ValueError(f"{place}{reason} at {self._at(end)}"))
 
-    def _translate(self, error: json.JSONDecodeError) -> NoReturn:
-        for theirs, (reason, inside) in _TRANSLATIONS.items():
-            if error.msg.startswith(theirs):
-                self.unexpected(reason, len(self.text) if not reason else error.pos, inside)
-        self.unexpected("expected value", error.pos)
-
-    def _place(self, end: int) -> str:
+    def _at(self, end: int, more: int = 0) -> str:
         line = self.text.count("\n", 0, end)
         begin = self.text.rfind("\n", 0, end) + 1
-        return f"line {line + 1} column {len(self.text[begin:end].encode('utf-8', 'replace'))}"
+        return f"line {line + 1} column {len(self.text[begin:end].encode('utf-8', 'replace')) + more}"
 
 
-_TRANSLATIONS = {
-    "Unterminated string": ("", "a string"),
-    "Invalid control character": (r"control character (\u0000-\u001F) found while parsing a string", "a string"),
-    "Invalid \\": ("invalid escape", "a string"),
-    "Expecting property name": ("key must be a string", "an object"),
-    "Expecting ':'": ("expected `:`", "an object"),
-    "Expecting ','": ("expected `,` or `}`", "an object"),
-    "Illegal trailing comma": ("trailing comma", "an object"),
-}
-# How a complaint of the standard library begins → serde's (empty: always the end), and what the end is the end of.
-
-
-class _Constant(ValueError):
-    """`NaN` and the like."""
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def _is_text(value: str) -> bool:
@@ -264,7 +269,3 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _Constant(name)

@@ -5,6 +5,7 @@ it is about (a malformed `/storage…` is refused there), the route, who is aski
 not asked: it redirects, adds methods and has its own error pages; the table here names Klein's endpoints.
 """
 
+from functools import partial
 from typing import ClassVar
 
 from attrs import define, field, frozen
@@ -163,6 +164,8 @@ class ClientSite:
 
     async def _answer_storage(self, request: Request, target: Target, found: Route) -> None:
         dress = _DRESSES[target.legacy, target.private]
+        if not target.legacy and request.method in (b"LOCK", b"UNLOCK"):
+            dress = partial(_dress_lock, dress)
         dress(request, False)
         await answer_with(request, self._handle_storage(request, target, found, dress), dress)
 
@@ -239,6 +242,12 @@ def _dress_relative(request: Request, refused: bool) -> None:
     if not refused and request.method in (b"GET", b"HEAD"):
         request.addHeader(b"Vary", b"pubky-host")
     add_cors(request, EXPOSED)
+
+
+def _dress_lock(dress: Dress, request: Request, refused: bool) -> None:
+    """An answer about a lock: it names the methods that are not about locks, as the official one's router does."""
+    request.setHeader(b"Allow", b"GET,HEAD,PUT,DELETE")
+    dress(request, refused)
 
 
 _DRESSES: dict[tuple[bool, bool], Dress] = {
