@@ -36,6 +36,9 @@ PAGE = 100
 POLL = 30.0
 """Seconds between looks that need no hint."""
 
+RETRY = 1.0
+"""Seconds after which the store is asked again when it did not answer: the hint that it is back may come too early."""
+
 HALF_FULL = MAX_QUEUED // 2
 """Taking an event while so many wait is counted: a sign of slow readers."""
 
@@ -208,6 +211,7 @@ class Feed(Service):
     _reading: Deferred[None] | None = field(default=None, init=False)
     _again: bool = field(default=False, init=False)
     # A hint came while the reader was reading.
+    _retry: IDelayedCall | None = field(default=None, init=False)
     _poll: LoopingCall | None = field(default=None, init=False)
     _unsubscribe: Callable[[], None] = field(default=lambda: None, init=False)
 
@@ -227,6 +231,8 @@ class Feed(Service):
         self._unsubscribe()
         if self._poll is not None and self._poll.running:
             self._poll.stop()
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
         if self._reading is not None:
             self._reading.cancel()
         for stream in {stream for streams in self._streams.values() for stream in streams}:
@@ -323,6 +329,8 @@ class Feed(Service):
             return  # the homeserver stops
         except Refused as error:
             self.log.warn("The feed waits for the store: {error}", error=str(error))
+            if self._retry is None or not self._retry.active():
+                self._retry = self.clock.callLater(RETRY, self._look)
         except Exception:
             self.log.failure("The feed could not read the store")
 

@@ -14,8 +14,9 @@ from twisted.internet.task import Clock, deferLater
 
 from pkarr.keys import Keypair
 from pkarr.timestamps import to_text
+from pubky_homeserver.core.errors import StoreAway
 from pubky_homeserver.core.records import Account, Entry, Event
-from pubky_homeserver.feed import MAX_QUEUED, Feed
+from pubky_homeserver.feed import MAX_QUEUED, RETRY, Feed
 from pubky_homeserver.store.memory import MemoryStore
 from tests.web.served import Served, User, served
 from tests.web.sockets import reactor, turns
@@ -351,3 +352,26 @@ def test_history_is_what_a_simple_model_says(
     Deferred.fromCoroutine(run()).addCallback(results.append)
     model = [event for event in log if event.pubky != "1" and int(event.path.split("/")[2]) in wanted]
     assert results == [(model[::-1] if reverse else model)[:limit]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_was_away_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hint that comes while the store is still away is not lost: the feed asks again soon, not at the next poll."""
+    async with served() as server:
+        user = await server.sign_up()
+        stream = await server.feed.stream({user.pubky: None}, ("/pub/",), live=True)
+        waiting = Deferred.fromCoroutine(stream.batch(20))
+        await turns()
+        with monkeypatch.context() as away:
+
+            async def events(*_: Any, **__: Any) -> list[Event]:
+                raise StoreAway
+
+            away.setattr(type(server.store), "events", events)
+            await put(server, user, "/pub/a")
+            server.clock.advance(0)
+            await turns()
+        assert not waiting.called
+        server.clock.advance(RETRY)
+        assert [event.path for event in await waiting or []] == ["/pub/a"]
+        stream.close()
