@@ -24,16 +24,18 @@ from pubky_homeserver.core.records import Entry
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.packing import unpack_entry
 from pubky_homeserver.store.socket import place_socket
-from tests.process import Node, Person, node_in
+from tests.process import Node, Person, node_in, until
 from tests.store.server import RedisServer
 
-ROUNDS = int(os.environ.get("KILL_ROUNDS", "10"))
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "50"))
 SEED = int(os.environ.get("KILL_SEED", "0")) or random.randrange(1, 1 << 32)
 """Decides what is written and when the end comes; a failed test prints it. Threads are never twice the same, though."""
 
 WRITERS = 4
 PATHS = 12  # of each writer: few enough that most writes replace something
-LIFE = 0.8  # seconds: the longest that the writers have
+LIFE = 0.6  # seconds: the longest that the writers have
+
+VICTIMS = ("everything", "the homeserver", "Redis")
 
 State = bytes | None
 """The hash of a file; None if there is none."""
@@ -226,27 +228,43 @@ def check(node: Node, people: list[Person], writers: list[Writer]) -> None:
 # --- the rounds ---------------------------------------------------------------------------------------------------
 
 
-def kill_under_writes(node: Node, writers: list[Writer], chance: random.Random) -> None:
-    """Let them write for a while, then kill every process, in any order."""
+def kill_under_writes(node: Node, writers: list[Writer], chance: random.Random, victim: str) -> None:
+    """Let them write for a while, then kill both processes in any order, or one of them; afterwards it runs again."""
     threads = [threading.Thread(target=writer.run) for writer in writers]
     for thread in threads:
         thread.start()
     processes = node.processes()
     assert len(processes) == 2, "the homeserver and its Redis"
-    chance.shuffle(processes)
+    redis = node.redis()
     threads[0].join(chance.uniform(0.05, LIFE))
+    chance.shuffle(processes)
     for process in processes:
-        os.kill(process, signal.SIGKILL)
+        if victim == "everything" or (process == redis) is (victim == "Redis"):
+            os.kill(process, signal.SIGKILL)
     for thread in threads:
-        thread.join()
-    node.kill()
+        thread.join(60)
+        assert not thread.is_alive(), node.written()
+    if victim == "everything":
+        node.kill()
+    if victim == "Redis":
+        # The homeserver starts another one by itself.
+        until(lambda: len(node.processes()) == 2 and is_ready(node), why=node.written)
+    else:
+        assert node.process is not None
+        node.process.wait(10)
+        node.start()  # where Redis was left over, it is stopped first
+
+
+def is_ready(node: Node) -> bool:
+    """Whether it says that it works, and has nothing half done."""
+    answer, _ = node.ask("GET", "/readyz", service="admin API")
+    return answer.status == 200 and not list((node.data / "blobs" / "tmp").iterdir())
 
 
 def test_killed_under_writes(tmp_path: Path) -> None:
     """Every acknowledged write is there after a kill, a write under way is there whole or not at all, and listing,
     events, used bytes, digests and bodies tell the same.
     """
-    print(f"KILL_SEED={SEED}")  # noqa: T201 - pytest shows it when the test fails
     chance = random.Random(SEED)
     with node_in(tmp_path / "node") as node:
         node.start()
@@ -255,9 +273,10 @@ def test_killed_under_writes(tmp_path: Path) -> None:
             Writer(node, people[number % 2], f"writer-{number}", random.Random(chance.random()))
             for number in range(WRITERS)
         ]
-        for _ in range(ROUNDS):
-            kill_under_writes(node, writers, chance)
-            node.start()
+        for number in range(ROUNDS):
+            victim = VICTIMS[number % 3] if number < 3 else chance.choice(VICTIMS)
+            print(f"KILL_SEED={SEED}, round {number}: {victim}")  # noqa: T201 - shown when the test fails
+            kill_under_writes(node, writers, chance, victim)
             check(node, people, writers)
         assert sum(writer.writes for writer in writers) > 10 * ROUNDS, "they did write"
         node.stop()
