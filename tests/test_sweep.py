@@ -1,6 +1,7 @@
 """The sweep, over the twins in memory."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from twisted.logger import LogLevel, capturedLogs
 from pubky_homeserver.core.errors import StoreAway
 from pubky_homeserver.core.records import Account, Entry
 from pubky_homeserver.store.memory import MemoryStore
-from pubky_homeserver.sweep import ORPHAN_AGE, PAGE, Sweep
+from pubky_homeserver.sweep import FEW, LOOK, ORPHAN_AGE, PAGE, Sweep
 from pubky_homeserver.testing import MemoryBlobs
 
 PUBKY = "8pinxxgqs41n4aididenw5apqp1urfmzdztr8jt4abrkdn435ewo"
@@ -192,3 +193,28 @@ def test_stops_in_the_middle(house: House) -> None:
     sweep.stopService()
     assert cancelled == [waiting]
     assert not house.clock.getDelayedCalls()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_full_disk_ends_the_grace(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room bodies in grace go before their time, the oldest first, and no more than needed; the others stay."""
+    old = [await house.put("/pub/a") for _ in range(3 * FEW)]
+    current = old.pop()
+    house.blobs.room = False
+    removed: list[str] = []
+    remove = house.blobs.remove
+
+    async def counted(blobs: Iterable[str]) -> None:
+        page = list(blobs)
+        removed.extend(page)
+        house.blobs.room = len(removed) >= 2 * FEW
+        await remove(page)
+
+    monkeypatch.setattr(MemoryBlobs, "remove", lambda _, blobs: counted(blobs))
+    house.sweep.startService()
+    house.clock.advance(LOOK)
+    assert removed == old[: 2 * FEW]
+    assert await house.bodies() == {*old[2 * FEW :], current}
+    house.clock.advance(LOOK)
+    assert len(removed) == 2 * FEW
+    house.sweep.stopService()

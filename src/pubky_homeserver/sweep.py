@@ -5,6 +5,9 @@ named; the store knows them, and when their grace is over they go. **Orphans** a
 their writer died between keeping the body and telling the store. They go when they are older than a day, far longer
 than any commit takes, and when two sweeps in a row found them unknown.
 
+When the disk's reserve is reached, the grace ends early, the oldest first, until there is room: what somebody deleted to
+make room has to go, and a follower that misses a body asks again.
+
 Many orphans at once mean something else: a Redis that was restored from an old backup knows few of the bodies. So when
 more than a tenth of all are unknown the sweep removes none of them, says so, and waits for the operator's word.
 """
@@ -13,7 +16,7 @@ from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,6 +28,15 @@ ORPHAN_AGE = 86_400
 
 LARGEST_SHARE = 10
 """More orphans than one in so many of the bodies that are old enough are not removed without the operator's word."""
+
+LOOK = 5.0
+"""Seconds between two looks whether the disk has room."""
+
+_FOREVER = 1 << 62
+# Microseconds: when every grace is over.
+
+FEW = 20
+"""Bodies that go at once where room has to be made: not many more than needed."""
 
 PAGE = 500
 """Bodies that one question to the store is about (the store's own bound)."""
@@ -48,6 +60,8 @@ class Sweep(Service):
     # Orphans of the last look.
     _allowed: bool = field(default=False, init=False)
     _life: Deferred[None] | None = field(default=None, init=False)
+    _looks: LoopingCall | None = field(default=None, init=False)
+    _sweeping: bool = field(default=False, init=False)
 
     log = Logger()
 
@@ -56,10 +70,15 @@ class Sweep(Service):
         super().startService()
         self._life = Deferred.fromCoroutine(self._live())
         self._life.addErrback(_stopped)
+        self._looks = LoopingCall(self._look)
+        self._looks.clock = self.clock
+        self._looks.start(LOOK, now=False)
 
     def stopService(self) -> None:
         """Stop at once. A sweep may end anywhere: the next one does what is left."""
         super().stopService()
+        if self._looks is not None and self._looks.running:
+            self._looks.stop()
         if self._life is not None:
             self._life.cancel()
             self._life = None
@@ -80,10 +99,34 @@ class Sweep(Service):
             except Exception:
                 self.log.failure("A sweep failed; the next one is in {interval} s", interval=self.interval)
 
+    def _look(self) -> Deferred[None] | None:
+        """Make room if there is none, and none is being made."""
+        if self._sweeping or self.blobs.has_room():
+            return None
+        making = Deferred.fromCoroutine(self.make_room())
+        making.addErrback(lambda failure: self.log.failure("No room could be made", failure=failure))
+        return making
+
+    async def make_room(self) -> None:
+        """Remove bodies in grace, the oldest first, until the disk has room again."""
+        removed = 0
+        try:
+            while not self.blobs.has_room() and (page := await self.entries.expired_blobs(_FOREVER, FEW)):
+                await self._remove(page)
+                removed += len(page)
+        except StoreAway:
+            pass  # the next look tries again
+        if removed:
+            self.log.warn("The disk was full: removed {removed} old bodies before their time", removed=removed)
+
     async def sweep(self) -> None:
         """Sweep once."""
-        expired = await self._remove_expired()
-        orphans = await self._remove_orphans()
+        self._sweeping = True
+        try:
+            expired = await self._remove_expired()
+            orphans = await self._remove_orphans()
+        finally:
+            self._sweeping = False
         if expired or orphans:
             self.log.info("Removed {expired} old bodies and {orphans} orphans", expired=expired, orphans=orphans)
 
@@ -91,10 +134,13 @@ class Sweep(Service):
         """Remove the bodies whose grace is over: first the file, then its mention in the store."""
         now, removed = int(self.clock.seconds() * 1_000_000), 0
         while page := await self.entries.expired_blobs(now, PAGE):
-            await self.blobs.remove(page)
-            await self.entries.forget_blobs(page)
+            await self._remove(page)
             removed += len(page)
         return removed
+
+    async def _remove(self, page: list[str]) -> None:
+        await self.blobs.remove(page)
+        await self.entries.forget_blobs(page)
 
     async def _remove_orphans(self) -> int:
         """Remove the orphans of this look that were orphans at the last one."""
