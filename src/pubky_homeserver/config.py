@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -156,6 +157,31 @@ def _read_redis(value: object) -> RedisAddress:
 
 
 @frozen
+class ClientIdentity:
+    """Whom a connection is from."""
+
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """The proxies that say so in a preface; none if the one who connects is the client."""
+
+    @classmethod
+    def parse(cls, value: object) -> "ClientIdentity":
+        """Read `{ mode = "direct" }` or `{ mode = "proxy_protocol", trusted_proxies = [...] }`; raises `ValueError`."""
+        if not isinstance(value, dict) or value.keys() - {"mode", "trusted_proxies"}:
+            raise ValueError(value)
+        trusted, mode = value.get("trusted_proxies"), value.get("mode", "direct")
+        if mode == "direct" and trusted is None:
+            return cls()
+        if mode != "proxy_protocol" or not isinstance(trusted, list) or not trusted:
+            raise ValueError(value)
+        return cls(tuple(ipaddress.ip_network(_read_text(one)) for one in trusted))
+
+
+def _identity() -> ClientIdentity:
+    allowed = '{ mode = "direct" } or { mode = "proxy_protocol", trusted_proxies = ["127.0.0.1/32"] }'
+    return _setting(ClientIdentity(), ClientIdentity.parse, allowed)
+
+
+@frozen
 class General:
     """Who may sign up."""
 
@@ -167,6 +193,7 @@ class Drive:
     """The client API."""
 
     icann_listen_socket: Socket = _listen("127.0.0.1:6286")
+    icann_client_identity: ClientIdentity = _identity()
     websites: bool = _flag(True)
 
 

@@ -5,8 +5,8 @@ named; the store knows them, and when their grace is over they go. **Orphans** a
 their writer died between keeping the body and telling the store. They go when they are older than a day, far longer
 than any commit takes, and when two sweeps in a row found them unknown.
 
-When the disk's reserve is reached, the grace ends early, the oldest first, until there is room: what somebody deleted to
-make room has to go, and a follower that misses a body asks again.
+When the disk's reserve is reached, the grace ends early, the oldest first, until there is room: what somebody deleted
+to make room has to go, and a follower that misses a body asks again.
 
 Many orphans at once mean something else: a Redis that was restored from an old backup knows few of the bodies. So when
 more than a tenth of all are unknown the sweep removes none of them, says so, and waits for the operator's word.
