@@ -46,7 +46,7 @@ LOOK = 1.0
 """Seconds between two looks at the free space."""
 
 MAX_OPEN = 512
-"""Bodies open at once, for reading and writing; half of the 1024 descriptors that a process has at least."""
+"""Bodies open at once, for reading and writing, unless it is told: half of what a process may have open at least."""
 
 ID_LENGTH = 16
 """Random bytes in an id: two never meet."""
@@ -266,7 +266,11 @@ class FileBlobs:
     reserve: int = RESERVE
     """Free bytes that must be left on the disk."""
     max_open: int = MAX_OPEN
-    """Bodies that are open at once; who wants more waits."""
+    """Bodies that are open at once; who wants more waits.
+
+    A body is open as long as its client takes to send or to read it. So this should be as many as there are clients:
+    then only the last steps of those who have gone, which end by themselves, are ever waited for.
+    """
     _places: DeferredSemaphore = field(init=False)
     _peeks: bool = field(default=True, init=False)
     # Whether the file system can tell what it has in memory.

@@ -30,6 +30,7 @@ from pubky_homeserver.blobs import FileBlobs
 from pubky_homeserver.config import Config
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.quotas import MEGABYTE
+from pubky_homeserver.descriptors import OTHER_CONNECTIONS
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.feed import Feed
 from pubky_homeserver.grants import Grants
@@ -45,7 +46,7 @@ from pubky_homeserver.store.redis import RedisStore
 from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.sweep import Sweep
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
-from pubky_homeserver.web.channel import HTTPFactory
+from pubky_homeserver.web.channel import HTTPFactory, Limits
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.scrape import MetricsSite
@@ -75,6 +76,8 @@ class Homeserver(Service):
     """The ports that were taken for this process, by what is served there."""
     redis: EmbeddedRedis | RedisAddress
     """The private Redis, or where another one is."""
+    connections: int
+    """How many of them the port for clients takes, and bodies are open at most."""
     works: bool = True
     """Whether this process publishes and sweeps."""
     relays: testnet.Relays | None = None
@@ -146,7 +149,8 @@ class Homeserver(Service):
 
     def _prepare_blobs(self) -> FileBlobs:
         folder = self.directory.path / "blobs"
-        blobs = FileBlobs(folder, self.reactor, self.reactor, self.config.storage.reserve_mb * MEGABYTE)
+        reserve = self.config.storage.reserve_mb * MEGABYTE
+        blobs = FileBlobs(folder, self.reactor, self.reactor, reserve, self.connections)
         try:
             blobs.prepare(alone=isinstance(self.redis, EmbeddedRedis))
         except OSError as error:
@@ -185,7 +189,10 @@ class Homeserver(Service):
 
     def _open(self, sites: dict[str, Answer], patience: float) -> None:
         """Serve these; at the end close their ports, and give running requests so many seconds, all at once."""
-        factories = [HTTPFactory(answer, self.reactor) for answer in sites.values()]
+        many, some = Limits(connections=self.connections), Limits(connections=OTHER_CONNECTIONS)
+        factories = [
+            HTTPFactory(answer, self.reactor, many if name == "client" else some) for name, answer in sites.items()
+        ]
         ports = [
             self.listeners[name].serve(self.reactor, factory) for name, factory in zip(sites, factories, strict=True)
         ]

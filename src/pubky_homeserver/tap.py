@@ -5,7 +5,6 @@ code 1 if something is wrong. `node.py` then starts the parts in their order.
 """
 
 import os
-import resource
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from twisted.python.usage import Options as UsageOptions
 from pubky_homeserver import testnet
 from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, Socket, load
 from pubky_homeserver.core.errors import CannotStart
+from pubky_homeserver.descriptors import client_connections, raise_limit
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.listening import Listener, bind
 from pubky_homeserver.logs import observe
@@ -83,7 +83,6 @@ def makeService(options: Options) -> Homeserver:
     """The homeserver that the options describe. Leaves with one line and exit code 1 if it cannot be."""
     from twisted.internet import reactor  # the one that twistd chose
 
-    raise_file_limit()
     try:
         return build(options, reactor, dict(os.environ))
     except (ConfigError, CannotStart) as error:
@@ -121,17 +120,12 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
         password=password,
         listeners=listeners,
         redis=redis,
+        connections=client_connections(raise_limit()),
         works=options["role"] != "web",
         relays=testnet.Relays(reactor) if is_test else None,
         is_passing=is_passing,
         observer=observer,
     )
-
-
-def raise_file_limit() -> None:
-    """Allow as many open files as the system allows: each connection is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _check_role(role: str, is_test: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from pubky_homeserver.web.request import ClientGone, Request
-from pubky_homeserver.web.wire import TURN
+from pubky_homeserver.web.wire import TURN, UNSENT
 from tests.web.sockets import Served, reactor, turns, until
 
 Serve = Callable[..., Served]
@@ -166,3 +167,18 @@ async def test_more_than_announced(serve: Serve) -> None:
 
     client = await serve(answer).client(GET)
     assert (await client.answer()).body == BODY[:10]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_kernel_keeps_little_for_a_client_that_does_not_read(serve: Serve) -> None:
+    """What the kernel takes for a client that does not read is bounded, too: it has not enough for hundreds of them."""
+    served = serve(offers)
+    client = await served.client()
+    client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.transport.pauseProducing()
+    client.send(GET)
+    await until(lambda: served.factory.requests)
+    await turns(100)
+    (channel,) = served.factory._channels
+    assert channel.choked
+    assert UNSENT <= channel.wire.unacknowledged <= UNSENT + MEBIBYTE // 2

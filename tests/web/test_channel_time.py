@@ -256,6 +256,40 @@ async def test_connections_per_address() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_connections_of_all() -> None:
+    """All clients together, however near or trusted, have so many connections; the log tells once that it is full."""
+    factory = HTTPFactory(fine, Clock(), Limits(connections=20))
+    addresses = [IPv4Address("TCP", "127.0.0.1", 1), UNIXAddress("/run/x")]
+    channels = [factory.buildProtocol(addresses[number % 2]) for number in range(20)]
+
+    def is_full() -> list[bool]:
+        return [factory.buildProtocol(address) is None for address in addresses]
+
+    with capturedLogs() as events:
+        for channel in channels:
+            assert channel is not None
+            assert is_full() == [False, False]
+            factory.opened(channel)
+        assert is_full() == [True, True]
+        for channel in channels[:3]:  # it opens again, and it is news again when it has been well below
+            assert channel is not None
+            factory.closed(channel)
+            assert is_full() == [False, False]
+            factory.opened(channel)
+            assert is_full() == [True, True]
+        assert len([event for event in events if "refused" in event["log_format"]]) == 1
+        for channel in channels[:3]:
+            assert channel is not None
+            factory.closed(channel)
+        assert is_full() == [False, False]
+        for channel in channels[:3]:
+            assert channel is not None
+            factory.opened(channel)
+        assert is_full() == [True, True]
+        assert len([event for event in events if "refused" in event["log_format"]]) == 2
+
+
+@pytest_twisted.ensureDeferred
 async def test_drain(serve: Serve) -> None:
     """A server that stops closes idle connections, finishes what runs, says so, and takes nothing new."""
     gate = Gate()

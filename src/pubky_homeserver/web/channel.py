@@ -54,6 +54,7 @@ class Limits(HeadLimits):
     head_timeout: float = 10.0  # from the first byte of a head to its last
     idle_timeout: float = 75.0  # between two requests
     stall_timeout: float = 60.0  # without one byte of a body or an answer moving
+    connections: int = 10_000  # of all clients
     connections_per_address: int = 512
     body_high_water: int = 256 << 10  # unread bytes of a body above which reading stops
     exempt: tuple[Network, ...] = ()  # besides loopback: networks that the cap spares (proxies)
@@ -400,6 +401,7 @@ class HTTPFactory(Factory):
     _channels: set[Channel] = field(init=False, factory=set)
     _crowd: Crowd = field(init=False)
     _ticking: IDelayedCall | None = field(init=False, default=None)
+    _told_full: bool = field(init=False, default=False)
     _drained: list[Deferred[None]] = field(init=False, factory=list)  # who waits for the last channel to close
 
     def __attrs_post_init__(self) -> None:
@@ -419,11 +421,19 @@ class HTTPFactory(Factory):
         return len(self._channels)
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:
-        """A channel for the client at this address; None, which closes, when it has too many."""
+        """A channel for the client at this address; None, which closes, when it or all together have too many."""
         address = ip_of(addr)
-        if self.draining or self._crowd.is_full_for(address):
+        if self.draining or self._is_full() or self._crowd.is_full_for(address):
             return None
         return Channel(self, address)
+
+    def _is_full(self) -> bool:
+        """Whether there are as many connections as there may be; the log tells it once."""
+        is_full = len(self._channels) >= self.limits.connections
+        if is_full and not self._told_full:
+            self.log.warn("No more than {count} connections: others are refused", count=self.limits.connections)
+        self._told_full = is_full or (self._told_full and len(self._channels) > self.limits.connections * 0.9)
+        return is_full
 
     def serve(self, request: Request) -> Coroutine[Deferred[Any], Any, None]:
         """The coroutine that answers this request, not yet started."""

@@ -24,6 +24,10 @@ from twisted.internet.tcp import Server
 TURN = 1 << 20
 """Bytes that are offered to one client in a turn of the reactor, half a millisecond or so: then others have theirs."""
 
+UNSENT = 512 * 1024
+"""Bytes that the kernel takes for a client before it has sent them. By itself it takes four megabytes, and a few
+hundred clients that do not read would fill what it has for the connections of all."""
+
 QUEUED = 128 * 1024
 """Bytes of an offer that a transport gets which can only queue."""
 
@@ -40,6 +44,7 @@ class Wire:
         # Exactly this class: in one derived from it, or in a wrapper, `write` may do more than send.
         self._socket: socket.socket | None = transport.getHandle() if type(transport) is Server else None
         self._offered = 0  # bytes since the producer was last paused for it
+        _limit_unsent(self._descriptor)
         self.written = 0  # bytes, since the connection began
 
     def write(self, data: bytes | bytearray) -> None:
@@ -106,6 +111,13 @@ class Wire:
         except OSError:
             return self.pending
         return self.pending + int.from_bytes(queued, "little")
+
+
+def _limit_unsent(descriptor: FileDescriptor | None) -> None:
+    handle = getattr(descriptor, "socket", None)
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not every system has it
+    if option is not None and handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
+        handle.setsockopt(socket.IPPROTO_TCP, option, UNSENT)
 
 
 def _descriptor_under(transport: Any) -> FileDescriptor | None:
