@@ -112,6 +112,49 @@ async def test_usage_never_goes_below_zero(server: RedisServer, open_store: Open
     assert account.used == (await store.totals()).used == 0
 
 
+def logged(server: RedisServer) -> int:
+    """Bytes of the log of what was written."""
+    found = re.search(rb"aof_current_size:(\d+)", server.ask("INFO", "persistence"))
+    assert found is not None
+    return int(found[1])
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_body_costs_the_log(server: RedisServer, open_store: OpenStore) -> None:
+    """A body is written to Redis' log once, by its own write: neither deleting nor replacing it writes it again."""
+    store = await open_store(server)
+    await sign_up(store, ALICE)
+    size = 50_000
+    await put(store, ALICE, "/pub/a", b"a" * size)
+    for body, cost in ((b"b" * size, size), (b"c", 0)):
+        before = logged(server)
+        await put(store, ALICE, "/pub/a", body)
+        assert cost < logged(server) - before < cost + 1500
+    await put(store, ALICE, "/pub/a", b"a" * size)
+    before = logged(server)
+    await store.delete(ALICE, "/pub/a")
+    assert logged(server) - before < 1500
+
+
+@pytest_twisted.ensureDeferred
+async def test_large_entries_beside_each_other(server: RedisServer, open_store: OpenStore) -> None:
+    """Replacing and deleting leave exactly one entry or none, whatever the bytes of its number in the log."""
+    store = await open_store(server)
+    await sign_up(store, ALICE)
+    body = b"\xff" * 1000
+    others = ["/pub/a!", "/pub/a0", "/pub/b"]
+    await put_all(store, ((ALICE, path, body) for path in others))
+    for number in range(260):  # beyond 255, whose number ends in the highest byte
+        event = await put(store, ALICE, "/pub/a", body, modified=1)
+        assert event.seq == number + 4
+        assert server.ask("ZCARD", schema.entries(ALICE)) == 4
+        found = await store.entry(ALICE, "/pub/a")
+        assert found is not None
+        assert found.body == body
+    await store.delete(ALICE, "/pub/a")
+    assert await store.listing(ALICE, "/pub/", "", 10, False, False) == others
+
+
 @pytest_twisted.ensureDeferred
 async def test_the_clock_goes_back(server: RedisServer, open_store: OpenStore) -> None:
     """Ids go on above the newest one, whatever the clock says, up to the largest that Lua can hold."""

@@ -22,7 +22,8 @@ local function account_at(key, log)
   }
 end
 
--- The entry of a path in the sorted set `entries`, or nil.
+-- The entry of a path in the sorted set `entries`, or nil. Its `stem` is all of it before type and body: up to its
+-- number in the log, and so no other entry's.
 local function entry_at(entries, path)
   local member = redis.call('ZRANGE', entries, '[' .. path .. '\0', '(' .. path .. '\1', 'BYLEX', 'LIMIT', 0, 1)[1]
   if not member then
@@ -33,7 +34,8 @@ local function entry_at(entries, path)
   local size = math.floor(head / 8) % 8
   local length = size > 0 and struct.unpack('>I' .. size, member, head_at + 1 + 16 + STAT) or 0
   local blob = math.floor(head / 64) == BLOB and member:sub(-16)
-  return {member = member, mark = mark, hash = hash, length = length, blob = blob}
+  local stem = member:sub(1, head_at + 16 + STAT + size + head % 8)
+  return {member = member, stem = stem, mark = mark, hash = hash, length = length, blob = blob}
 end
 
 -- Whether `growth` more bytes are too many. `default` is the server's limit, empty for none.

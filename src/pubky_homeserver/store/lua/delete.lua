@@ -20,7 +20,7 @@ if not matches(old, wanted) then
 end
 
 -- First what frees memory: Redis lets a script that has begun to write go on when its memory is full.
-redis.call('ZREM', keys.entries, old.member)
+remove(keys.entries, old)
 if old.blob then
   retire(graces, old.blob, grace)
 end

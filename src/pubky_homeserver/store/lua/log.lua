@@ -1,4 +1,4 @@
--- What every write leaves behind: usage, the number and digest of its log, an event and its pointer, a wake-up.
+-- What every write does: an old entry goes; usage, the number and digest of its log, an event and its pointer, a wake-up.
 -- Needs account.lua.
 
 -- The XOR of two texts of 16 bytes.
@@ -12,6 +12,19 @@ end
 local function now()
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
+end
+
+-- Remove an entry. Redis notes in its log what a script does: to name a large body would cost as much as to write it,
+-- so that on a full disk deleting would need room.
+local function remove(entries, entry)
+  local stem = entry.stem
+  if #entry.member < 2 * #stem then
+    redis.call('ZREM', entries, entry.member)
+    return
+  end
+  local short = stem:match('^(.-)\255*$')
+  local beyond = short:sub(1, -2) .. string.char(short:byte(-1) + 1)
+  redis.call('ZREMRANGEBYLEX', entries, '[' .. stem, '(' .. beyond)
 end
 
 -- Begin the grace of a blob that no entry refers to any more. `grace` in microseconds.

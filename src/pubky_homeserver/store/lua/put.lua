@@ -28,7 +28,7 @@ end
 local member = path .. '\0' .. pack(kind, mark, stat, account.seq + 1, content_type .. body)
 redis.call('ZADD', keys.entries, 0, member)
 if old then
-  redis.call('ZREM', keys.entries, old.member)
+  remove(keys.entries, old)
   if old.blob then
     retire(graces, old.blob, grace)
   end
