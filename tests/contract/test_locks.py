@@ -47,7 +47,8 @@ async def taken(store: Store, seconds: int = 20, pubky: str = ALICE, path: str =
 async def left(store: Store, pubky: str = ALICE, path: str = PATH) -> float:
     """Seconds that the lock of a path still lives; 0 without one."""
     if isinstance(store, RedisStore):
-        return max(0, int(await store._redis.call("PTTL", schema.lock(pubky, path)))) / 1000
+        rest = int(await store._redis.call("PTTL", schema.lock(pubky, path)))
+        return max(rest, 0.5) / 1000 if rest >= 0 else 0  # in its last millisecond it still lives
     kept = store.locks._live(pubky, path)
     return 0 if kept is None else float(kept.until - store.clock.seconds())
 
