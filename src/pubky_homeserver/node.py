@@ -17,6 +17,7 @@ from typing import Any
 from attrs import define, field
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -37,6 +38,7 @@ from pubky_homeserver.grants import Grants
 from pubky_homeserver.listening import Listener
 from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.proxied import ProxiedFactory
 from pubky_homeserver.publisher import Advertised, Publisher
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
@@ -194,7 +196,8 @@ class Homeserver(Service):
             HTTPFactory(answer, self.reactor, many if name == "client" else some) for name, answer in sites.items()
         ]
         ports = [
-            self.listeners[name].serve(self.reactor, factory) for name, factory in zip(sites, factories, strict=True)
+            self.listeners[name].serve(self.reactor, self._named(name, factory))
+            for name, factory in zip(sites, factories, strict=True)
         ]
 
         async def close() -> None:
@@ -202,6 +205,11 @@ class Homeserver(Service):
             await DeferredList([Deferred.fromCoroutine(factory.drain(patience)) for factory in factories])
 
         self._undo.append(lambda: Deferred.fromCoroutine(close()))
+
+    def _named(self, name: str, factory: HTTPFactory) -> Factory:
+        """The factory, behind the prefaces of proxies where only they connect."""
+        proxies = self.config.drive.icann_client_identity.proxies if name == "client" else ()
+        return ProxiedFactory(factory, proxies, self.reactor) if proxies else factory
 
     def _make_publisher(self) -> Publisher:
         pkdns = self.config.pkdns
