@@ -58,6 +58,8 @@ def write_settings(file: Path, *changes: Mapping[str, Mapping[str, object]]) -> 
 
 
 def _spelled(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_spelled(one)}" for name, one in value.items()) + "}"
     return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
 
 

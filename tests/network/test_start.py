@@ -535,3 +535,19 @@ def test_a_relay_that_is_silent_does_not_hold_it_up(tmp_path: Path) -> None:
             with connection:
                 assert connection.recv(65536).startswith(b"PUT /")
                 node.stop(within=5)
+
+
+def test_behind_a_proxy(tmp_path: Path) -> None:
+    """With trusted proxies the client port takes only connections that begin with a preface."""
+    identity = {"mode": "proxy_protocol", "trusted_proxies": ["127.0.0.1/32"]}
+    with node_in(tmp_path, {"drive": {"icann_client_identity": identity}}) as node:
+        node.start()
+        for preface, answered in ((b"", False), (b"PROXY TCP4 192.0.2.7 127.0.0.1 50000 6286\r\n", True)):
+            with socket.create_connection(("127.0.0.1", node.ports["client API"]), timeout=10) as connection:
+                connection.sendall(preface + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                received = b""
+                with suppress(ConnectionError):
+                    while data := connection.recv(4096):
+                        received += data
+            assert received.endswith(b"Pubky Homeserver") is answered
+        node.stop()
