@@ -6,7 +6,10 @@ from collections.abc import Hashable
 from attrs import define, field
 
 MAX_BYTES = 8 * 1024 * 1024
-"""Of all pages together."""
+"""Of all pages together, with what each costs."""
+
+COST = 400
+"""Bytes of Python objects around a page: its key, its place in the order. Small pages are mostly that."""
 
 
 @define
@@ -25,11 +28,11 @@ class Pages:
         return page
 
     def keep(self, key: Hashable, page: bytes) -> None:
-        """Keep a page, and let others go for it."""
-        if key in self._pages or len(page) > self.max_bytes:
+        """Keep a page, and let others go for it. An empty one is not worth its place."""
+        if key in self._pages or not page or COST + len(page) > self.max_bytes:
             return
         self._pages[key] = page
-        self._bytes += len(page)
+        self._bytes += COST + len(page)
         while self._bytes > self.max_bytes:
             _, gone = self._pages.popitem(last=False)
-            self._bytes -= len(gone)
+            self._bytes -= COST + len(gone)
