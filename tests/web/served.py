@@ -182,11 +182,13 @@ class Granted:
 
 
 @asynccontextmanager
-async def served(token_required: bool = False, websites: bool = True, **storage: Any) -> AsyncIterator[Served]:
-    """A homeserver that answers on a port of its own."""
+async def served(
+    token_required: bool = False, websites: bool = True, store: Any = None, **storage: Any
+) -> AsyncIterator[Served]:
+    """A homeserver that answers on a port of its own; over a store of its own in memory, unless one is given."""
     clock = Clock()
     clock.advance(NOW)
-    store, blobs, metrics = MemoryStore(clock), MemoryBlobs(clock), ServerMetrics()
+    store, blobs, metrics = store or MemoryStore(clock), MemoryBlobs(clock), ServerMetrics()
     accounts, sessions = Accounts(store, clock, token_required), Sessions(store, clock)
     files, feed = Storage(store, store.locks, blobs, clock, **storage), Feed(store, store, clock, metrics)
     grants, locks = Grants(store.grants, store, HOMESERVER, clock), Locks(store, store.locks)
