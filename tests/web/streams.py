@@ -45,16 +45,22 @@ class Follower(Protocol):
         return f"{path}\n".encode() in self.received
 
 
-@asynccontextmanager
-async def following(port: int, query: str, headers: Mapping[str, str]) -> AsyncIterator[Follower]:
-    """An open stream; its answer has begun."""
-    lines = [f"GET /events-stream?{query} HTTP/1.1", "Host: 127.0.0.1"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    follower = Follower("\r\n".join((*lines, "", "")).encode())
+async def sending(port: int, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Follower:
+    """A request that is sent and not waited for."""
+    fields = {"Host": "127.0.0.1", **headers} | ({"Content-Length": str(len(body))} if body else {})
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    follower = Follower("\r\n".join((*lines, "", "")).encode() + body)
     factory = Factory.forProtocol(lambda: follower)
     factory.noisy = False
     endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
     await endpoint.connect(factory)
+    return follower
+
+
+@asynccontextmanager
+async def following(port: int, query: str, headers: Mapping[str, str]) -> AsyncIterator[Follower]:
+    """An open stream; its answer has begun."""
+    follower = await sending(port, "GET", f"/events-stream?{query}", headers)
     try:
         await until(lambda: b"\r\n\r\n" in follower.received)
         yield follower
