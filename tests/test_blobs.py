@@ -238,6 +238,30 @@ async def test_the_reserve(disk: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_room_that_was_made(disk: Path) -> None:
+    """Who removes bodies to make room sees at once whether it is enough."""
+    blobs = make(disk / "blobs", clock=Clock(), reserve=2 << 20)
+    writer = await blobs.create()
+    await writer.write(BODY)
+    blob = await writer.keep()
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(free(disk) - (2 << 20)))
+    blobs = make(disk / "blobs", clock=Clock(), reserve=2 << 20)
+    assert not blobs.has_room()
+    await blobs.remove([blob])
+    assert blobs.has_room()
+
+
+def test_room_elsewhere(disk: Path) -> None:
+    """Where who keeps what belongs to the bodies has no room, there is no room for bodies either."""
+    answers = [False, True]
+    blobs = make(disk / "blobs", clock=Clock(), reserve=0)
+    blobs.elsewhere = lambda: answers.pop(0)
+    assert not blobs.has_room()
+    assert blobs.has_room()
+
+
+@pytest_twisted.ensureDeferred
 async def test_between_two_looks(disk: Path) -> None:
     """What is written between two looks at the free space counts at once: fast writers do not pass the reserve."""
     blobs = make(disk / "blobs", clock=Clock(), reserve=2 << 20)
@@ -465,9 +489,10 @@ async def test_what_is_at_hand_needs_no_thread(path: Path) -> None:
     reader = await blobs.open(await writer.keep())
     assert reader is not None
     calls = threads.calls
-    assert reader.at_hand(0, 10) == BODY[:10]
-    assert reader.at_hand(len(BODY) - 5, 10) == BODY[-5:]
-    assert reader.at_hand(len(BODY), 10) == b""
+    for offset, expected in ((0, BODY[:10]), (len(BODY) - 5, BODY[-5:]), (len(BODY), b"")):
+        found = reader.at_hand(offset, 10)
+        assert found is not None
+        assert bytes(found) == expected
     assert threads.calls == calls
     assert await reader.read(0, 10) == BODY[:10]
     assert threads.calls == calls + 1

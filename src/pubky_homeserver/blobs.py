@@ -271,6 +271,8 @@ class FileBlobs:
     A body is open as long as its client takes to send or to read it. So this should be as many as there are clients:
     then only the last steps of those who have gone, which end by themselves, are ever waited for.
     """
+    elsewhere: Callable[[], bool] = lambda: True
+    """Whether there is room for what belongs to the bodies and is kept by somebody else."""
     _places: DeferredSemaphore = field(init=False)
     _peeks: bool = field(default=True, init=False)
     # Whether the file system can tell what it has in memory.
@@ -300,7 +302,7 @@ class FileBlobs:
         if not 0 <= now - self._looked < LOOK:
             state = os.statvfs(self.path)
             self._looked, self._free = now, state.f_bavail * state.f_frsize
-        return self._free > self.reserve
+        return self._free > self.reserve and self.elsewhere()
 
     def count(self, length: int) -> None:
         """Note that so many bytes are about to be written."""
@@ -326,6 +328,7 @@ class FileBlobs:
         """See `IBlobStore`."""
         places = [self.place(blob) for blob in blobs if _ID.fullmatch(blob)]
         await _apart(self.in_thread(lambda: _unlink(places)))
+        self._looked = float("-inf")  # who made room may look whether it is enough
 
     async def older_than(self, seconds: float, after: str, limit: int) -> list[str]:
         """See `IBlobStore`."""

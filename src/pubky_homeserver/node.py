@@ -46,6 +46,7 @@ from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.process import EmbeddedRedis
 from pubky_homeserver.store.redis import RedisStore
 from pubky_homeserver.store.remembered import Remembered
+from pubky_homeserver.store.rewriting import Rewriting
 from pubky_homeserver.sweep import Sweep
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory, Limits
@@ -90,6 +91,8 @@ class Homeserver(Service):
     """What writes the log; None if twistd has its own."""
     _starting: Deferred[None] | None = field(default=None, init=False)
     _leaving: bool = field(default=False, init=False)
+    _rewriting: Rewriting | None = field(default=None, init=False)
+    # Who looks after the log of a private Redis.
     _undo: list[Callable[[], Any]] = field(factory=list, init=False)
     # How to stop what was started, in the order of starting.
 
@@ -130,10 +133,16 @@ class Homeserver(Service):
             self._run(publisher)
         self._greet()
 
+    @property
+    def _reserve(self) -> int:
+        return self.config.storage.reserve_mb * MEGABYTE
+
     async def _open_store(self) -> RedisStore:
         if isinstance(self.redis, EmbeddedRedis):
             self._run(self.redis)
             await self.redis.whenReady()
+            self._rewriting = Rewriting(self.reactor, self.redis.directory, self.redis.socket, self._reserve)
+            self._run(self._rewriting)
             address = RedisAddress(path=self.redis.socket)
         else:
             address = self.redis
@@ -141,7 +150,7 @@ class Homeserver(Service):
             address,
             self.reactor,
             self.config.blobs.grace,
-            self.config.storage.reserve_mb * MEGABYTE,
+            self._reserve,
             # A private Redis has no other writers.
             remembered=Remembered() if isinstance(self.redis, EmbeddedRedis) else None,
         )
@@ -151,8 +160,9 @@ class Homeserver(Service):
 
     def _prepare_blobs(self) -> FileBlobs:
         folder = self.directory.path / "blobs"
-        reserve = self.config.storage.reserve_mb * MEGABYTE
-        blobs = FileBlobs(folder, self.reactor, self.reactor, reserve, self.connections)
+        blobs = FileBlobs(folder, self.reactor, self.reactor, self._reserve, self.connections)
+        if self._rewriting is not None:
+            blobs.elsewhere = self._rewriting.has_room
         try:
             blobs.prepare(alone=isinstance(self.redis, EmbeddedRedis))
         except OSError as error:

@@ -28,6 +28,7 @@ from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.store.asking import Conversation, IRedisReactor, Refusal, converse
 from pubky_homeserver.store.leftover import Lock
 from pubky_homeserver.store.program import Program, Record, choose_program, find_programs
+from pubky_homeserver.store.rewriting import unfinished
 from pubky_homeserver.store.socket import place_socket, remove_socket
 
 STOP_PATIENCE = 15.0
@@ -186,6 +187,8 @@ class EmbeddedRedis(Service):
         self._lock = await Lock(self.reactor, self.directory).take(self.socket)
         self._record(used=False)
         while True:
+            for file in unfinished(self.directory):
+                file.unlink(missing_ok=True)  # nobody else would
             self._child = child = self._spawn(self._lock)
             if await self._answers(child):
                 self._announce()
@@ -219,6 +222,7 @@ class EmbeddedRedis(Service):
             "appendonly": "yes",
             "appendfsync": self.appendfsync,
             "aof-load-truncated": "yes",
+            "auto-aof-rewrite-percentage": "0",  # `rewriting.py` knows when
             "save": "",
             "maxmemory-policy": "noeviction",
             "stream-node-max-bytes": "1024",  # most accounts have few events: a first file costs half as much
