@@ -139,9 +139,9 @@ class Homeserver(Service):
 
     async def _open_store(self) -> RedisStore:
         if isinstance(self.redis, EmbeddedRedis):
+            self._rewriting = Rewriting(self.reactor, self.redis, self._reserve)
             self._run(self.redis)
             await self.redis.whenReady()
-            self._rewriting = Rewriting(self.reactor, self.redis.directory, self.redis.socket, self._reserve)
             self._run(self._rewriting)
             address = RedisAddress(path=self.redis.socket)
         else:

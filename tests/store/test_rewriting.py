@@ -1,6 +1,9 @@
 """The log of a private Redis is written anew when that helps and fits; nearly without room Redis takes only deletes."""
 
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,9 @@ from twisted.logger import LogLevel, capturedLogs
 
 from pubky_homeserver.store.asking import Refusal, converse
 from pubky_homeserver.store.process import EmbeddedRedis
-from pubky_homeserver.store.rewriting import LONG, WORTH, LogState, Rewriting
-from tests.small_disk import free
-from tests.store.embedded import PATIENCE, ask, reactor, until
+from pubky_homeserver.store.rewriting import LONG, WORTH, LogState, Rewriting, limits
+from tests.small_disk import free, small_disk
+from tests.store.embedded import PATIENCE, ask, process_of, reactor, until
 
 Watch = Callable[[float], Rewriting]
 MB = 1 << 20
@@ -76,25 +79,50 @@ def test_what_stays_free(free: int, written: int, reserve: int, has_room: bool) 
     assert evolve(CALM, free=free * MB, written=written * MB).has_room(reserve * MB) is has_room
 
 
-@pytest.mark.parametrize(("free", "reserve", "is_low"), [(64, 256, False), (63, 256, True), (0, 0, False)])
-def test_when_most_of_the_reserve_is_gone(free: int, reserve: int, is_low: bool) -> None:
-    """A quarter of the reserve is kept for deletes."""
-    assert evolve(CALM, free=free * MB).is_low(reserve * MB) is is_low
+@pytest.mark.parametrize(
+    ("free", "reserve", "refused"),
+    [
+        (64 * MB, 256 * MB, (0, 0)),
+        (64 * MB - 1, 256 * MB, (1, 0)),
+        (MB, 256 * MB, (1, 0)),
+        (MB - 1, 256 * MB, (1, 1)),
+        (MB - 1, 2 * MB, (0, 0)),
+        (MB // 2 - 1, 2 * MB, (1, 1)),
+        (0, 0, (0, 0)),
+    ],
+)
+def test_what_is_refused_when_most_of_the_reserve_is_gone(free: int, reserve: int, refused: tuple[int, int]) -> None:
+    """A quarter of the reserve is kept for deletes, and a megabyte for what Redis writes by itself."""
+    assert tuple(limits(free, reserve).values()) == refused
 
 
 # --- with a Redis -------------------------------------------------------------------------------------------------
 
 
-@pytest_twisted.async_yield_fixture
-async def redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
+async def start_redis(directory: Path) -> EmbeddedRedis:
     """A private Redis that is ready."""
-    directory = tmp_path / "redis"
     directory.mkdir(mode=0o700)
     redis = EmbeddedRedis.prepare(reactor, directory)
     redis.startService()
     await redis.whenReady()
+    return redis
+
+
+@pytest_twisted.async_yield_fixture
+async def redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
+    """A private Redis."""
+    redis = await start_redis(tmp_path / "redis")
     yield redis
     await redis.stopService()
+
+
+@pytest_twisted.async_yield_fixture
+async def small_redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
+    """A private Redis on a disk of 16 MiB."""
+    with small_disk(tmp_path / "disk", 16 * MB) as disk:
+        redis = await start_redis(disk / "redis")
+        yield redis
+        await redis.stopService()
 
 
 @pytest.fixture
@@ -103,7 +131,7 @@ def watch(redis: EmbeddedRedis) -> Iterator[Watch]:
     made: list[Rewriting] = []
 
     def make(share: float) -> Rewriting:
-        made.append(Rewriting(reactor, redis.directory, redis.socket, int(share * free(redis.directory))))
+        made.append(Rewriting(reactor, redis, int(share * free(redis.directory))))
         return made[-1]
 
     yield make
@@ -117,6 +145,11 @@ async def looked(rewriting: Rewriting) -> None:
     looking = rewriting._looking
     assert looking is not None
     await until(lambda: looking.called)
+
+
+def started_again(redis: EmbeddedRedis, before: int) -> bool:
+    """Whether it was started once more often than before, and is ready."""
+    return redis.ready and redis.restarts == before + 1
 
 
 async def overwrite(redis: EmbeddedRedis, times: int) -> None:
@@ -196,6 +229,27 @@ async def test_nearly_nothing_free(redis: EmbeddedRedis, watch: Watch) -> None:
         LogLevel.error,
         LogLevel.warn,
     ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_free(small_redis: EmbeddedRedis) -> None:
+    """On a disk that is full to its end Redis takes no writes and answers reads, also when it was started again."""
+    redis, rewriting = small_redis, Rewriting(reactor, small_redis, 4 * MB)
+    await ask(redis.socket, "SET", "key", "value")
+    ballast = redis.directory.parent / "ballast"
+    ballast.write_bytes(bytes(free(redis.directory)))
+    await rewriting.look()
+    for restarts in range(2):
+        for words in (("SET", "other", "value"), ("DEL", "key")):
+            with pytest.raises(Refusal, match=r"OOM|NOREPLICAS"):
+                await ask(redis.socket, *words)
+        assert await ask(redis.socket, "GET", "key") == b"value"
+        os.kill(await process_of(redis.socket), signal.SIGKILL)
+        await until(partial(started_again, redis, restarts))
+    ballast.unlink()
+    await rewriting.look()
+    assert await ask(redis.socket, "SET", "other", "value") == b"OK"
+    assert await ask(redis.socket, "DEL", "key") == 1
 
 
 @pytest_twisted.ensureDeferred

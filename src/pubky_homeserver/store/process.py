@@ -12,6 +12,7 @@ signal the parent alone (systemd: `KillMode=mixed`); else Redis ends at once, an
 import os
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from attrs import define, field
@@ -27,8 +28,7 @@ from twisted.python.failure import Failure
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.store.asking import Conversation, IRedisReactor, Refusal, converse
 from pubky_homeserver.store.leftover import Lock
-from pubky_homeserver.store.program import Program, Record, choose_program, find_programs
-from pubky_homeserver.store.rewriting import unfinished
+from pubky_homeserver.store.program import Program, Record, choose_program, find_programs, unfinished_logs
 from pubky_homeserver.store.socket import place_socket, remove_socket
 
 STOP_PATIENCE = 15.0
@@ -138,6 +138,8 @@ class EmbeddedRedis(Service):
     appendfsync: str = "always"
     patience: float = STOP_PATIENCE
     settled: float = SETTLED
+    limits: Callable[[], Mapping[str, int]] = field(default=dict, init=False)
+    """Further settings, asked for at each start (`rewriting.py`)."""
     ready: bool = field(default=False, init=False)
     """Whether Redis has answered since it was last started."""
     restarts: int = field(default=0, init=False)
@@ -187,7 +189,7 @@ class EmbeddedRedis(Service):
         self._lock = await Lock(self.reactor, self.directory).take(self.socket)
         self._record(used=False)
         while True:
-            for file in unfinished(self.directory):
+            for file in unfinished_logs(self.directory):
                 file.unlink(missing_ok=True)  # nobody else would
             self._child = child = self._spawn(self._lock)
             if await self._answers(child):
@@ -229,6 +231,7 @@ class EmbeddedRedis(Service):
             "daemonize": "no",
             "loglevel": "notice",
             "logfile": "",
+            **{name: str(limit) for name, limit in self.limits().items()},
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]
 

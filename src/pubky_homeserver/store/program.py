@@ -77,6 +77,11 @@ def has_log(directory: Path) -> bool:
     return (directory / "appendonly.aof").exists() or (parts.is_dir() and any(parts.iterdir()))
 
 
+def unfinished_logs(directory: Path) -> list[Path]:
+    """New logs that are on their way, or were when their Redis was killed."""
+    return list(directory.glob("temp-rewriteaof-*.aof"))
+
+
 def choose_program(directory: Path, candidates: Iterable[str]) -> Program:
     """The first of these redis-servers that may run on a directory. Raises `CannotStart`."""
     record = Record.read(directory)

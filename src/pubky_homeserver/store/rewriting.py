@@ -13,7 +13,8 @@ That the room is there when it is needed, writes are refused a little earlier: b
 free as the new log would have. How many that are nobody knows before; Redis' data in memory is larger.
 
 The reserve is what deletes, sign-ins and all that is not refused then may still use. When three quarters of it are
-gone Redis is told that its memory is full: it takes nothing more but deletes.
+gone Redis is told that its memory is full, so that it takes nothing more but deletes; and when others have filled the
+disk to its end, that it needs a replica for any write: then people can at least read.
 """
 
 import os
@@ -26,10 +27,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as NoAnswer
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from pubky_homeserver.store.asking import Conversation, IRedisReactor, Refusal, converse
+from pubky_homeserver.store.process import EmbeddedRedis
+from pubky_homeserver.store.program import unfinished_logs
 
 LOOK = 1.0
 """Seconds between two looks."""
@@ -43,8 +46,20 @@ LONG = 64 << 20
 WORTH = 1 << 20
 """Bytes that must be won at least where room is short."""
 
-_UNFINISHED = "temp-rewriteaof-*.aof"
+LAST = 1 << 20
+"""Bytes that are left for what Redis writes by itself, when something expires."""
+
 _MEGABYTE = 1 << 20
+
+Limits = Mapping[str, int]
+"""Settings of Redis, 0 or 1: `maxmemory`, at which it refuses what adds to its data, and `min-replicas-to-write`, at
+which it refuses all writes."""
+
+_TOLD = (
+    "The disk has room again: Redis takes writes",
+    "The disk is full: Redis takes only deletes",
+    "The disk is full to its end: Redis takes no writes",
+)
 
 
 @frozen
@@ -59,8 +74,6 @@ class LogState:
     """Of the new log so far, if it is on its way."""
     free: int
     """On the disk."""
-    limit: int = 0
-    """Of Redis' memory; 0 for none."""
     is_busy: bool = False
     """Whether it is being written anew."""
 
@@ -72,10 +85,6 @@ class LogState:
     def has_room(self, reserve: int) -> bool:
         """Whether there is more than the reserve and what the log may need."""
         return self.free > reserve + self.needed
-
-    def is_low(self, reserve: int) -> bool:
-        """Whether most of the reserve is gone."""
-        return self.free < reserve // 4
 
     def is_due(self, reserve: int) -> bool:
         """Whether to write it anew, room or not."""
@@ -90,18 +99,18 @@ class LogState:
         return self.free - self.data >= reserve // 2
 
 
-def unfinished(directory: Path) -> list[Path]:
-    """New logs in a directory that are on their way, or were when their Redis ended."""
-    return list(directory.glob(_UNFINISHED))
+def limits(free: int, reserve: int) -> Limits:
+    """What Redis should refuse with so many free bytes."""
+    few = reserve // 4
+    return {"maxmemory": int(free < few), "min-replicas-to-write": int(free < min(few, LAST))}
 
 
 @define(eq=False)
 class Rewriting(Service):
-    """Looks after the log of one private Redis, as long as it runs."""
+    """Looks after the log of one private Redis, from before its first start."""
 
     reactor: IRedisReactor
-    directory: Path
-    socket: str
+    redis: EmbeddedRedis
     reserve: int
     """Free bytes that must be left on the disk."""
     _state: LogState | None = field(default=None, init=False)
@@ -109,10 +118,15 @@ class Rewriting(Service):
     _tried: float = field(default=float("-inf"), init=False)
     _stuck: bool = field(default=False, init=False)
     # It is due and there is no room for it, which the log tells once.
+    _level: int = field(default=0, init=False)
+    # How many limits are set.
     _looks: LoopingCall | None = field(default=None, init=False)
     _looking: Deferred[None] | None = field(default=None, init=False)
 
     log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self.redis.limits = lambda: limits(self._free(), self.reserve)
 
     def startService(self) -> None:
         """Look at once, and then again and again."""
@@ -147,11 +161,11 @@ class Rewriting(Service):
 
     async def look(self) -> None:
         """See how things are, and do what is due."""
-        conversation = await converse(self.reactor, self.socket)
+        conversation = await converse(self.reactor, self.redis.socket)
         try:
             persistence, memory = await conversation.info("persistence"), await conversation.info("memory")
             self._state = state = self._read(persistence, memory)
-            await self._protect(conversation, state)
+            await self._limit(conversation, state.free)
             if state.is_due(self.reserve) and self.reactor.seconds() - self._tried >= PAUSE:
                 await self._rewrite(conversation, state)
         finally:
@@ -162,27 +176,27 @@ class Rewriting(Service):
         return LogState(
             size=int(persistence.get("aof_current_size", 0)),
             data=int(memory["used_memory_dataset"]),
-            written=sum(_size(file) for file in unfinished(self.directory)),
+            written=sum(_size(file) for file in unfinished_logs(self.redis.directory)),
             free=self._free(),
-            limit=int(memory["maxmemory"]),
             is_busy="1" in busy,
         )
 
     def _free(self) -> int:
-        disk = os.statvfs(self.directory)
+        disk = os.statvfs(self.redis.directory)
         return disk.f_bavail * disk.f_frsize
 
-    async def _protect(self, conversation: Conversation, state: LogState) -> None:
-        """Let Redis refuse all that adds to its data, or take it again."""
-        limit = int(state.is_low(self.reserve))
-        if state.limit == limit:
-            return
-        await conversation.ask("CONFIG", "SET", "maxmemory", str(limit))
-        if limit:
-            free = state.free // _MEGABYTE
-            self.log.error("The disk is full ({free} MiB free): Redis takes nothing more but deletes", free=free)
-        else:
-            self.log.warn("The disk has room again: Redis takes writes")
+    async def _limit(self, conversation: Conversation, free: int) -> None:
+        """Let Redis refuse what it should with so many free bytes."""
+        wanted = limits(free, self.reserve)
+        for name, limit in wanted.items():
+            found = await conversation.ask("CONFIG", "GET", name)
+            if found != [name.encode(), b"%d" % limit]:
+                await conversation.ask("CONFIG", "SET", name, str(limit))
+        level = sum(wanted.values())
+        if level != self._level:
+            text = _TOLD[level] + " ({free} MiB are free)"
+            self.log.emit(LogLevel.error if level else LogLevel.warn, text, free=free // _MEGABYTE)
+        self._level = level
 
     async def _rewrite(self, conversation: Conversation, state: LogState) -> None:
         facts = {"size": state.size // _MEGABYTE, "data": state.data // _MEGABYTE, "free": state.free // _MEGABYTE}
