@@ -11,7 +11,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """After a run of everything: how many lines of the catalogue of behaviours have tests that passed, and which not."""
+    """After a run of everything: how many lines of the catalogue of behaviours have tests that passed, which not."""
     from tests.test_behaviours import FILES, summary
 
     passed = {report.nodeid.partition("[")[0] for report in terminalreporter.getreports("passed")}
