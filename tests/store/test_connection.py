@@ -79,7 +79,6 @@ async def test_calls_share_a_round_trip(server: RedisServer, connect: Connect) -
     assert await gatherResults(calls) == list(range(1, 101))
     assert await redis.pipeline([("GET", "n"), ("GET", "none"), ("LRANGE", "l", 0, -1)]) == [b"100", None, []]
     assert await redis.pipeline([]) == []
-    assert await redis.transaction([("INCR", "n"), ("GET", "n")]) == [101, b"101"]
 
 
 @pytest_twisted.ensureDeferred
@@ -93,10 +92,9 @@ async def test_an_error_is_the_error_of_its_call(server: RedisServer, connect: C
     assert await before == await after == b"x"
     with pytest.raises(txredisapi.ResponseError, match="not an integer"):
         await wrong
-    for several in (redis.pipeline, redis.transaction):
-        with pytest.raises(txredisapi.ResponseError, match="not an integer"):
-            await several([("GET", "text"), ("INCR", "text"), ("GET", "text")])
-        assert await redis.call("GET", "text") == b"x"
+    with pytest.raises(txredisapi.ResponseError, match="not an integer"):
+        await redis.pipeline([("GET", "text"), ("INCR", "text"), ("GET", "text")])
+    assert await redis.call("GET", "text") == b"x"
 
 
 @pytest_twisted.ensureDeferred

@@ -308,6 +308,9 @@ async def test_full_memory(start_server: StartServer, open_store: OpenStore) -> 
         await sign_up(store, BOB)
     assert await store.totals() == before
     assert await store.entry(ALICE, "/pub/1") == entry("/pub/1", b"x" * 4000, seq=2)
+    assert await store.listing(ALICE, "/pub/", "", 3, False, False) == ["/pub/0", "/pub/1", "/pub/2"]
+    assert len(await store.events(0, 100, private=True)) == 10
+    assert len(await store.account_events(ALICE, None, 100, False, public=True, private=True)) == 10
     for number in range(10):
         await store.delete(ALICE, f"/pub/{number}")
     assert (await store.totals()).used == 0

@@ -136,11 +136,6 @@ class Commands:
         answers = [self._protocol.replyQueue.get() for _ in commands]
         return [_checked(await answer) for answer in answers]
 
-    async def transaction(self, commands: Sequence[Sequence[Word]]) -> list[Reply]:
-        """Send commands that take effect at one moment, in one round trip. Raises as `call`."""
-        *_, answers = await self.pipeline([("MULTI",), *commands, ("EXEC",)])
-        return [_checked(answer) for answer in answers]
-
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Word]) -> Reply:
         """Run a script, and give it to a Redis that has forgotten it. Raises as `call`."""
         script = self._scripts[name]

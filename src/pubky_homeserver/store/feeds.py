@@ -5,6 +5,7 @@ go. What lies in a log never changes, so the two steps need not be one. Two feed
 one after the other, an event could be committed in between, and who goes on after a younger one would never see it.
 """
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -57,13 +58,10 @@ class Feeds:
         self, redis: Commands, after: int, count: int, private: bool
     ) -> list[tuple[bytes, bool, bytes]]:
         """Stream id, whether it is a private one, and account number of the events after an id."""
-
-        def read(private: bool) -> tuple[str | int, ...]:
-            return ("XRANGE", schema.feed(private), f"({after}-0", "+", "COUNT", count)
-
+        names = [schema.feed(False)] + [schema.feed(True)] * private
+        feeds = await _read(redis, names, "XRANGE", f"({after}-0", "+", count)
         if not private:
-            return [(stream_id, False, fields[1]) for stream_id, fields in await redis.call(*read(False))]
-        feeds = await redis.transaction([read(False), read(True)])
+            return [(stream_id, False, fields[1]) for stream_id, fields in feeds[0]]
         both = [
             (stream_id, of_private, fields[1])
             for of_private, feed in zip((False, True), feeds, strict=True)
@@ -88,10 +86,19 @@ async def account_page(
     command, start, stop = ("XREVRANGE", "+", "-") if reverse else ("XRANGE", "-", "+")
     if after is not None:
         start = f"({max(after, 1)}-0" if reverse else f"({after}-0"  # Redis takes no bound below its first id
-    commands = [(command, schema.log(private, pubky), start, stop, "COUNT", count) for private in logs]
-    if len(commands) == 1:
-        return unpack_events(pubky, await redis.call(*commands[0]))
-    found = await redis.transaction(commands)
+    found = await _read(redis, [schema.log(private, pubky) for private in logs], command, start, stop, count)
     events = [event for log in found for event in unpack_events(pubky, log)]
+    if len(logs) == 1:
+        return events
     events.sort(key=_by_id, reverse=reverse)
     return events[:count]
+
+
+async def _read(
+    redis: Commands, streams: Sequence[str], command: str, start: str, stop: str, count: int
+) -> Sequence[list[Any]]:
+    """A page of each stream, as they are at one moment."""
+    if len(streams) == 1:
+        return [await redis.call(command, streams[0], start, stop, "COUNT", count)]
+    pages: list[list[Any]] = await redis.run("streams", streams, (command, start, stop, count))
+    return pages
