@@ -1,12 +1,17 @@
 """What is remembered is what the store would say: nothing that a write has overtaken, and within its bytes."""
 
+import gc
+import tracemalloc
+from collections.abc import Awaitable, Callable
+
 import pytest
 import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from pubky_homeserver.core.records import Entry
+from pubky_homeserver.core.capabilities import parse_capabilities
+from pubky_homeserver.core.records import Entry, Session
 from pubky_homeserver.store.remembered import Remembered
 
 
@@ -123,3 +128,60 @@ def test_bytes_are_bounded(asked: list[tuple[int, int]]) -> None:
             with remembered.writing("a", path):
                 pass
         assert remembered._bytes == sum(cost for _, cost in remembered._found.values()) <= 10_000
+
+
+WIDE = "\N{EARTH GLOBE EUROPE-AFRICA}"
+"""A character that makes all others of its text take four bytes."""
+
+
+async def _sessions(remembered: Remembered, number: int, capabilities: str) -> None:
+    async def read() -> Session:
+        return Session(f"{number:064}", "a" * 52, parse_capabilities(capabilities), number)
+
+    await remembered.session(f"session:{number:064}", read)
+
+
+async def _entries(remembered: Remembered, number: int, name: str) -> None:
+    path = f"/pub/{number}{name}"
+
+    async def read() -> Entry:
+        return Entry(path, b"%032d" % number, number, "text/plain", number, body=bytes(number % 50))
+
+    await remembered.entry("a" * 52, path, read)
+
+
+async def _listings(remembered: Remembered, number: int, name: str) -> None:
+    async def read() -> list[str]:
+        return [f"/pub/{name}{number}/{at}" for at in range(number % 4)]
+
+    await remembered.listing("a" * 52, (f"/pub/{name}", f"/pub/{name}{number}", 100, False, False), read)
+
+
+@pytest.mark.parametrize(
+    ("remember", "text"),
+    [
+        (_sessions, "/:rw"),
+        (_sessions, ",".join(["/pub/:r"] * 2000)),
+        (_sessions, ",".join(f"/pub/{at}{WIDE * 60}:w" for at in range(20))),
+        (_entries, "x"),
+        (_entries, "x" * 200 + WIDE),
+        (_listings, "x"),
+        (_listings, "x" * 200 + WIDE),
+    ],
+    ids=["session", "many capabilities", "wide scopes", "entry", "wide path", "listing", "wide listing"],
+)
+@pytest_twisted.ensureDeferred
+async def test_the_bytes_are_those_of_memory(
+    remember: Callable[[Remembered, int, str], Awaitable[None]], text: str
+) -> None:
+    """Whatever clients choose, what is remembered takes no more memory than its bound, and not much less."""
+    remembered = Remembered(max_bytes=1_000_000)
+    tracemalloc.start()
+    try:
+        for number in range(40 if text.count(":") > 1000 else 3000):
+            await remember(remembered, number, text)
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 300_000 < held <= 1_000_000

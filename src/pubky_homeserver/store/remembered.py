@@ -8,8 +8,9 @@ written.
 """
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from sys import getsizeof
 from typing import Any
 
 from attrs import define, field
@@ -19,8 +20,14 @@ from pubky_homeserver.core.records import Entry, Session
 MAX_BYTES = 32 * 1024 * 1024
 """Of memory, about, for all that is remembered."""
 
-COST = 400
-"""Bytes that a remembered thing costs besides its text."""
+COST = 600
+"""Bytes that a remembered thing costs besides its texts: the record, its small fields, its place in the order."""
+
+CAPABILITY = 128
+"""Bytes of a session's capability besides the text of its scope. A client may ask for thousands."""
+
+POINTER = 8
+"""Bytes of a place in a tuple."""
 
 _SESSIONS = ""
 # Stands for the account of all sessions: no account has this name.
@@ -46,7 +53,7 @@ class Remembered:
         generation = self._generations.get(pubky, 0)
         found = await read()
         if found is not None and generation == self._generations.get(pubky, 0):
-            self._keep(key, found, len(path) + len(found.body or b""))
+            self._keep(key, found, _size((path, found.path, found.body or b"")))
         return found
 
     async def listing(
@@ -60,7 +67,7 @@ class Remembered:
             return list(known)
         found = await read()
         if generation == self._generations.get(pubky, 0):
-            self._keep(key, tuple(found), sum(map(len, found)) + 60 * len(found))
+            self._keep(key, tuple(found), _size(found) + _size(asked))
         return found
 
     async def session(self, name: str, read: Callable[[], Awaitable[Session | None]]) -> Session | None:
@@ -71,7 +78,8 @@ class Remembered:
         generation = self._generations.get(_SESSIONS, 0)
         found = await read()
         if found is not None and generation == self._generations.get(_SESSIONS, 0):
-            self._keep(name, found, COST)
+            scopes = [one.scope for one in found.capabilities]
+            self._keep(name, found, COST + _size(scopes) + CAPABILITY * len(scopes))
         return found
 
     def end(self, name: str = "") -> None:
@@ -119,3 +127,8 @@ class Remembered:
         while self._bytes > self.max_bytes:
             _, (_, gone) = self._found.popitem(last=False)
             self._bytes -= gone
+
+
+def _size(things: Iterable[object]) -> int:
+    """Bytes of memory that these texts take: one character may cost four, and the shortest costs fifty."""
+    return sum(getsizeof(one) + POINTER for one in things)
