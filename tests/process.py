@@ -63,6 +63,11 @@ def _spelled(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
 
 
+def sign_up_token() -> bytes:
+    """What somebody new signs up with."""
+    return sign_auth_token(Keypair.random(), "/:rw", time.time_ns() // 1000)
+
+
 @frozen
 class Person:
     """Somebody with a session."""
@@ -226,8 +231,7 @@ class Node:
 
     def sign_up(self) -> Person:
         """A new user."""
-        token = sign_auth_token(Keypair.random(), "/:rw", time.time_ns() // 1000)
-        answer, body = self.ask("POST", "/signup", token)
+        answer, body = self.ask("POST", "/signup", sign_up_token())
         assert answer.status == 200, body
         cookie = (answer.getheader("Set-Cookie") or "").partition(";")[0]
         return Person(cookie.partition("=")[0], cookie)

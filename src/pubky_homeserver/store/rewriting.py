@@ -38,7 +38,7 @@ LOOK = 1.0
 """Seconds between two looks."""
 
 PAUSE = 10.0
-"""Seconds from one attempt to the next: one that failed costs as much as one that did not."""
+"""Seconds from an attempt that failed to the next, which may well fail too and costs as much."""
 
 LONG = 64 << 20
 """Bytes of a log below which it may have any length while there is room. (Redis' own limit.)"""
@@ -76,6 +76,8 @@ class LogState:
     """On the disk."""
     is_busy: bool = False
     """Whether it is being written anew."""
+    has_failed: bool = False
+    """Whether the last attempt to write it anew failed."""
 
     @property
     def needed(self) -> int:
@@ -166,7 +168,8 @@ class Rewriting(Service):
             persistence, memory = await conversation.info("persistence"), await conversation.info("memory")
             self._state = state = self._read(persistence, memory)
             await self._limit(conversation, state.free)
-            if state.is_due(self.reserve) and self.reactor.seconds() - self._tried >= PAUSE:
+            pause = PAUSE if state.has_failed else 0
+            if state.is_due(self.reserve) and self.reactor.seconds() - self._tried >= pause:
                 await self._rewrite(conversation, state)
         finally:
             conversation.close()
@@ -179,6 +182,7 @@ class Rewriting(Service):
             written=sum(_size(file) for file in unfinished_logs(self.redis.directory)),
             free=self._free(),
             is_busy="1" in busy,
+            has_failed=persistence.get("aof_last_bgrewrite_status") == "err",
         )
 
     def _free(self) -> int:
