@@ -3,6 +3,8 @@
 import re
 from base64 import b64decode
 
+from attrs import define, field
+
 from tests.process import Node, Person
 
 PAGE = 1000  # paths of one listing, at most
@@ -31,6 +33,33 @@ def _page(node: Node, person: Person, place: str, after: str) -> list[str]:
     assert answer.status in (200, 404), (answer.status, body)
     lines = body.decode().splitlines() if answer.status == 200 else []
     return [line.removeprefix(f"pubky://{person.pubky}") for line in lines]
+
+
+@define(eq=False)
+class Follower:
+    """Reads the feed of all accounts from where it was, over the ends of its homeserver."""
+
+    there: set[str] = field(factory=set, init=False)
+    """What there is by what it has read: `<pubky><path>`."""
+    _cursor: int = field(default=0, init=False)
+
+    def follow(self, node: Node) -> None:
+        """Read to the end. Nothing comes twice, and nothing is deleted that was not there."""
+        while True:
+            answer, body = node.ask("GET", f"/events/?limit={PAGE}&cursor={self._cursor}")
+            assert answer.status == 200, body
+            *events, last = body.decode().split("\n")
+            if not events:
+                return
+            for event in events:
+                operation, _, place = event.partition(" pubky://")
+                if operation == "DEL":
+                    self.there.remove(place)
+                else:
+                    self.there.add(place)
+            cursor = int(last.removeprefix("cursor: "))
+            assert cursor > self._cursor
+            self._cursor = cursor
 
 
 def told(node: Node, person: Person) -> dict[str, bytes]:

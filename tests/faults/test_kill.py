@@ -6,10 +6,9 @@ takes a power cut; for that there are the tests of `fsync`, not this one.)
 
 import os
 import random
-import re
 import signal
 import threading
-from base64 import b64decode
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -24,6 +23,7 @@ from pubky_homeserver.core.records import Entry
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.packing import unpack_entry
 from pubky_homeserver.store.socket import place_socket
+from tests.faults.answers import Follower, listed, told
 from tests.process import Node, Person, node_in, until
 from tests.store.server import RedisServer
 
@@ -35,7 +35,8 @@ WRITERS = 4
 PATHS = 12  # of each writer: few enough that most writes replace something
 LIFE = 0.6  # seconds: the longest that the writers have
 
-VICTIMS = ("everything", "the homeserver", "Redis")
+EVERYTHING, HOMESERVER, REDIS = VICTIMS = ("everything", "the homeserver", "Redis")
+REWRITES = 0.3  # the share of rounds in which Redis writes its log anew when it is killed
 
 State = bytes | None
 """The hash of a file; None if there is none."""
@@ -51,16 +52,21 @@ class Writer:
     random: random.Random
     acknowledged: dict[str, State] = field(factory=dict)
     """Path → what the last acknowledged write left there."""
-    doubtful: dict[str, State] = field(factory=dict)
-    """Path → what a write that was not acknowledged may have left there instead."""
+    doubtful: dict[str, set[State]] = field(factory=dict)
+    """Path → what writes that were not acknowledged since may have left there instead."""
     writes: int = 0
+    over: threading.Event = field(factory=threading.Event)
+    """Set when the writer shall stop."""
 
     def run(self) -> None:
-        """Write until the connection ends."""
+        """Write until the connection ends or it is over. While Redis is away, try on."""
         connection = self.node.connect(within=10)
         try:
-            while self._write(connection):
-                self.writes += 1
+            while not self.over.is_set():
+                if self._write(connection):
+                    self.writes += 1
+                else:
+                    self.over.wait(0.02)
         except (OSError, HTTPException):
             pass  # that is the end
         finally:
@@ -71,15 +77,17 @@ class Writer:
         place = "/priv/" if self.random.random() < 0.2 else "/pub/"
         path = f"{place}{self.name}/{self.random.randrange(PATHS)}"
         body = None if self.acknowledged.get(path) and self.random.random() < 0.25 else self._body()
-        method = "DELETE" if body is None else "PUT"
         wanted = None if body is None else blake3(body).digest()
-        self.doubtful[path] = wanted
-        connection.request(method, self.person.path(path), body, self.person.headers)
+        doubts = self.doubtful.setdefault(path, set())
+        was_there = None not in doubts
+        doubts.add(wanted)
+        connection.request("DELETE" if body is None else "PUT", self.person.path(path), body, self.person.headers)
         answer = connection.getresponse()
         answer.read()
         if answer.status == 503:
-            return False  # Redis was killed first
-        assert answer.status == (204 if body is None else 201), answer.status
+            return False  # Redis is away
+        expected = 201 if body is not None else 204 if was_there or answer.status == 204 else 404
+        assert answer.status == expected, (path, answer.status)
         self.acknowledged[path] = wanted
         del self.doubtful[path]
         return True
@@ -95,9 +103,7 @@ class Writer:
             answer, body = self.node.ask("GET", self.person.path(path), headers=self.person.headers)
             assert answer.status in (200, 404), (path, answer.status)
             found = blake3(body).digest() if answer.status == 200 else None
-            allowed = [self.acknowledged.get(path)]
-            if path in self.doubtful:
-                allowed.append(self.doubtful[path])
+            allowed = {self.acknowledged.get(path), *self.doubtful.get(path, ())}
             assert found in allowed, f"{path} holds {found and found.hex()} of {len(body)} bytes"
             self.acknowledged[path] = found
         self.doubtful.clear()
@@ -107,43 +113,6 @@ def live(writers: list[Writer], person: Person) -> dict[str, bytes]:
     """Everything that a person must have: path → hash."""
     states = (one.acknowledged for one in writers if one.person is person)
     return {path: state for some in states for path, state in some.items() if state is not None}
-
-
-# --- what the homeserver says -------------------------------------------------------------------------------------
-
-
-def listed(node: Node, person: Person) -> set[str]:
-    """The paths that listings name."""
-    paths: set[str] = set()
-    for place in ("/pub/", "/priv/"):
-        answer, body = node.ask("GET", person.path(place) + "?limit=1000", headers=person.headers)
-        assert answer.status in (200, 404), answer.status
-        if answer.status == 200:
-            paths.update(line.removeprefix(f"pubky://{person.pubky}") for line in body.decode().splitlines())
-    return paths
-
-
-_EVENT = re.compile(
-    r"event: (PUT|DEL)\ndata: pubky://\w+(/\S+)\ndata: cursor: (\d+)\n(?:data: content_hash: (\S+)\n)?\n"
-)
-
-
-def told(node: Node, person: Person) -> dict[str, bytes]:
-    """What the events say, taken one after the other: path → hash."""
-    query = f"?user={person.pubky}&path=/pub/&path=/priv/"
-    answer, body = node.ask("GET", "/events-stream" + query, headers=person.headers)
-    assert answer.status == 200, body
-    events = _EVENT.findall(body.decode())
-    assert "".join(_EVENT.sub("", body.decode()).split()) == "", "nothing but events"
-    cursors = [int(cursor) for _, _, cursor, _ in events]
-    assert cursors == sorted(set(cursors))
-    states: dict[str, bytes] = {}
-    for operation, path, _, content_hash in events:
-        if operation == "PUT":
-            states[path] = b64decode(content_hash)
-        else:
-            del states[path]  # only what was there is deleted
-    return states
 
 
 # --- what lies in the store ---------------------------------------------------------------------------------------
@@ -206,11 +175,14 @@ def check_blobs(folder: Path, redis: RedisServer, accounts: list[Stored]) -> Non
     assert list((folder / "tmp").iterdir()) == []
 
 
-def check(node: Node, people: list[Person], writers: list[Writer]) -> None:
-    """Everything, on a homeserver that has started again."""
+def check(node: Node, people: list[Person], writers: list[Writer], follower: Follower) -> None:
+    """Everything, on a homeserver that works again."""
     for writer in writers:
         writer.check()
-    redis = RedisServer(Path(place_socket(node.data / "redis")).parent)
+    follower.follow(node)
+    states = {f"{person.pubky}{path}" for person in people for path in live(writers, person)}
+    assert follower.there == {path for path in states if "/pub/" in path}
+    redis = redis_of(node)
     accounts = []
     for person in people:
         expected = live(writers, person)
@@ -228,37 +200,54 @@ def check(node: Node, people: list[Person], writers: list[Writer]) -> None:
 # --- the rounds ---------------------------------------------------------------------------------------------------
 
 
-def kill_under_writes(node: Node, writers: list[Writer], chance: random.Random, victim: str) -> None:
+def kill_under_writes(node: Node, writers: list[Writer], chance: random.Random, victim: str, rewrites: bool) -> None:
     """Let them write for a while, then kill both processes in any order, or one of them; afterwards it runs again."""
     threads = [threading.Thread(target=writer.run) for writer in writers]
-    for thread in threads:
+    for writer, thread in zip(writers, threads, strict=True):
+        writer.over.clear()
         thread.start()
-    processes = node.processes()
-    assert len(processes) == 2, "the homeserver and its Redis"
-    redis = node.redis()
-    threads[0].join(chance.uniform(0.05, LIFE))
-    chance.shuffle(processes)
-    for process in processes:
-        if victim == "everything" or (process == redis) is (victim == "Redis"):
-            os.kill(process, signal.SIGKILL)
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), node.written()
-    if victim == "everything":
+    try:
+        processes, redis = node.processes(), node.redis()
+        assert len(processes) == 2, "the homeserver and its Redis"
+        threads[0].join(chance.uniform(0.05, LIFE))
+        if rewrites:
+            redis_of(node).ask("BGREWRITEAOF")
+            threads[0].join(chance.uniform(0, 0.05))
+        chance.shuffle(processes)
+        for process in processes:
+            if victim == EVERYTHING or (process == redis) is (victim == REDIS):
+                os.kill(process, signal.SIGKILL)
+        if victim == REDIS:
+            go_on(node, writers)
+    finally:
+        for writer in writers:
+            writer.over.set()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive(), node.written()
+    if victim == EVERYTHING:
         node.kill()
-    if victim == "Redis":
-        # The homeserver starts another one by itself.
-        until(lambda: len(node.processes()) == 2 and is_ready(node), why=node.written)
-    else:
+    if victim != REDIS:
         assert node.process is not None
         node.process.wait(10)
         node.start()  # where Redis was left over, it is stopped first
 
 
+def go_on(node: Node, writers: list[Writer]) -> None:
+    """Wait until the homeserver has started another Redis by itself, and every writer writes on, still connected."""
+    until(lambda: len(node.processes()) == 2 and is_ready(node), why=node.written)
+    before = {writer.name: writer.writes for writer in writers}
+    until(lambda: all(writer.writes > before[writer.name] for writer in writers), why=node.written)
+
+
+def redis_of(node: Node) -> RedisServer:
+    """The private Redis of a homeserver."""
+    return RedisServer(Path(place_socket(node.data / "redis")).parent)
+
+
 def is_ready(node: Node) -> bool:
-    """Whether it says that it works, and has nothing half done."""
-    answer, _ = node.ask("GET", "/readyz", service="admin API")
-    return answer.status == 200 and not list((node.data / "blobs" / "tmp").iterdir())
+    """Whether it says that it works."""
+    return node.ask("GET", "/readyz", service="admin API")[0].status == 200
 
 
 def test_killed_under_writes(tmp_path: Path) -> None:
@@ -273,10 +262,13 @@ def test_killed_under_writes(tmp_path: Path) -> None:
             Writer(node, people[number % 2], f"writer-{number}", random.Random(chance.random()))
             for number in range(WRITERS)
         ]
+        follower, tally = Follower(), Counter[str]()
         for number in range(ROUNDS):
             victim = VICTIMS[number % 3] if number < 3 else chance.choice(VICTIMS)
-            print(f"KILL_SEED={SEED}, round {number}: {victim}")  # noqa: T201 - shown when the test fails
-            kill_under_writes(node, writers, chance, victim)
-            check(node, people, writers)
+            rewrites = chance.random() < REWRITES
+            tally.update([victim] + ["a log written anew"] * rewrites)
+            print(f"KILL_SEED={SEED}, round {number}: {victim}; {dict(tally)}")  # noqa: T201 - shown when the test fails
+            kill_under_writes(node, writers, chance, victim, rewrites)
+            check(node, people, writers, follower)
         assert sum(writer.writes for writer in writers) > 10 * ROUNDS, "they did write"
         node.stop()
