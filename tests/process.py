@@ -26,13 +26,13 @@ TICK = 0.01  # seconds between two looks at something that nobody tells us
 
 SETTINGS: Mapping[str, Mapping[str, object]] = {
     "general": {"signup_mode": "open"},
-    "drive": {"icann_listen_socket": "127.0.0.1:0"},
+    "drive": {"icann_listen_socket": "127.0.0.1:0", "pubky_listen_socket": "127.0.0.1:0"},
     "admin": {"listen_socket": "127.0.0.1:0", "admin_password": "open sesame"},
     "pkdns": {"dht_relay_nodes": []},
 }
 """Sign-up for everybody, any free ports, and nothing published."""
 
-_SERVING = re.compile(r"Serving the ([\w ]+) at http://[\d.]+:(\d+)")
+_SERVING = re.compile(r"Serving the ([\w ]+) at https?://[\d.]+:(\d+)")
 
 
 def until(holds: Callable[[], Any], within: float = START, why: Callable[[], str] = lambda: "") -> Any:

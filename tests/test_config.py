@@ -172,6 +172,9 @@ BAD = {
     "admin.admin_password": ['""', "12345", '["x"]'],
     "metrics.enabled": ["0"],
     "drive.websites": ['"yes"'],
+    "drive.pubky_listen_socket": ['"6287"'],
+    "drive.pubky_client_identity": ['"direct"'],
+    "pkdns.public_pubky_tls_port": ["0"],
     "drive.icann_client_identity": [
         '"direct"',
         '{ mode = "direct", trusted_proxies = ["127.0.0.1/32"] }',

@@ -194,6 +194,8 @@ class Drive:
 
     icann_listen_socket: Socket = _listen("127.0.0.1:6286")
     icann_client_identity: ClientIdentity = _identity()
+    pubky_listen_socket: Socket = _listen("127.0.0.1:6287")
+    pubky_client_identity: ClientIdentity = _identity()
     websites: bool = _flag(True)
 
 
@@ -253,6 +255,7 @@ class Pkdns:
 
     public_ip: str = _setting("127.0.0.1", _read_ip, "an IP address")
     public_icann_http_port: int | None = _whole(None, 1, 65535, "a port")
+    public_pubky_tls_port: int | None = _whole(None, 1, 65535, "a port")
     icann_domain: str | None = _setting("localhost", read_domain, "a host name, such as example.com")
     dht_relay_nodes: tuple[str, ...] = _setting(
         ("https://pkarr.pubky.app", "https://pkarr.pubky.org"),

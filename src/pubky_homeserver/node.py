@@ -25,10 +25,12 @@ from twisted.web.client import Agent
 
 from pkarr.keys import Keypair
 from pkarr.relay import Relay
+from pkarr.tls.endpoint import TlsFactory
+from pkarr.tls.session import IEngine
 from pubky_homeserver import testnet
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.blobs import FileBlobs
-from pubky_homeserver.config import Config
+from pubky_homeserver.config import ClientIdentity, Config
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.descriptors import OTHER_CONNECTIONS
@@ -79,6 +81,8 @@ class Homeserver(Service):
     """The ports that were taken for this process, by what is served there."""
     redis: EmbeddedRedis | RedisAddress
     """The private Redis, or where another one is."""
+    engine: IEngine | str
+    """What speaks TLS by public key, or why nothing does."""
     connections: int
     """How many of them the port for clients takes, and bodies are open at most."""
     works: bool = True
@@ -205,10 +209,12 @@ class Homeserver(Service):
         factories = [
             HTTPFactory(answer, self.reactor, many if name == "client" else some) for name, answer in sites.items()
         ]
+        served = dict(zip(sites, factories, strict=True))
         ports = [
-            self.listeners[name].serve(self.reactor, self._named(name, factory))
-            for name, factory in zip(sites, factories, strict=True)
+            self.listeners[name].serve(self.reactor, self._named(name, factory)) for name, factory in served.items()
         ]
+        if "client" in served and "pubky" in self.listeners:
+            ports.append(self.listeners["pubky"].serve(self.reactor, self._by_key(served["client"])))
 
         async def close() -> None:
             await DeferredList([maybeDeferred(port.stopListening) for port in ports])
@@ -218,8 +224,16 @@ class Homeserver(Service):
 
     def _named(self, name: str, factory: HTTPFactory) -> Factory:
         """The factory, behind the prefaces of proxies where only they connect."""
-        proxies = self.config.drive.icann_client_identity.proxies if name == "client" else ()
-        return ProxiedFactory(factory, proxies, self.reactor) if proxies else factory
+        return self._from_proxies(factory, self.config.drive.icann_client_identity) if name == "client" else factory
+
+    def _by_key(self, factory: HTTPFactory) -> Factory:
+        """The same, to clients that know the homeserver's key and nothing else."""
+        assert not isinstance(self.engine, str)  # or the port was not taken
+        secure = TlsFactory(factory, self.engine, self.keypair.seed, self.reactor)
+        return self._from_proxies(secure, self.config.drive.pubky_client_identity)
+
+    def _from_proxies(self, factory: Factory, identity: ClientIdentity) -> Factory:
+        return ProxiedFactory(factory, identity.proxies, self.reactor) if identity.proxies else factory
 
     def _make_publisher(self) -> Publisher:
         pkdns = self.config.pkdns
@@ -232,10 +246,18 @@ class Homeserver(Service):
         pkdns = self.config.pkdns
         return Advertised(
             public_ip=ip_address(pkdns.public_ip),
-            tls_port=None,
+            tls_port=self._tls_port(),
             icann_domain=pkdns.icann_domain,
             icann_http_port=pkdns.public_icann_http_port or self._client_port(),
         )
+
+    def _tls_port(self) -> int | None:
+        """Where clients find TLS by public key; None if nobody answers there."""
+        listener = self.listeners.get("pubky")
+        if listener is None and ((self.works and "client" in self.listeners) or isinstance(self.engine, str)):
+            return None
+        port = (listener.address if listener else self.config.drive.pubky_listen_socket).port
+        return self.config.pkdns.public_pubky_tls_port or port
 
     def _client_port(self) -> int:
         listener = self.listeners.get("client")
@@ -246,7 +268,7 @@ class Homeserver(Service):
         port = pkdns.public_icann_http_port or self._client_port()
         return NodeFacts(
             public_key=self.keypair.public_key.z32,
-            pkarr_pubky_address=None,
+            pkarr_pubky_address=f"{pkdns.public_ip}:{self._tls_port()}" if self._tls_port() else None,
             pkarr_icann_domain=f"{pkdns.icann_domain}:{port}" if pkdns.icann_domain else None,
             version=version("pubky-homeserver"),
         )
@@ -267,7 +289,15 @@ class Homeserver(Service):
             if self.config.admin.admin_password is None:
                 self.log.info("The admin password is in {file}", file=str(self.directory.path / "admin-password"))
         for name, listener in self.listeners.items():
-            self.log.info("Serving the {name} at http://{address}", name=_NAMES[name], address=str(listener.address))
+            scheme = "https" if name == "pubky" else "http"
+            self.log.info(
+                "Serving the {name} at {scheme}://{address}",
+                name=_NAMES[name],
+                scheme=scheme,
+                address=str(listener.address),
+            )
+        if isinstance(self.engine, str):
+            self.log.warn("No TLS by public key: {reason}. Browsers and their proxies are served", reason=self.engine)
 
     def _catch_signals(self) -> None:
         """End in order, and with exit code 0, on SIGINT, SIGTERM, and when the terminal is closed: as it was wanted."""
@@ -319,6 +349,7 @@ class Homeserver(Service):
 
 _NAMES = {
     "client": "client API",
+    "pubky": "client API by key",
     "admin": "admin API",
     "metrics": "metrics",
     "pkarr relay": "PKARR relay",

@@ -15,6 +15,9 @@ from typing import Any, ClassVar
 
 from twisted.python.usage import Options as UsageOptions
 
+from pkarr.tls import gnutls
+from pkarr.tls.gnutls import GnuTls
+from pkarr.tls.session import NoEngine
 from pubky_homeserver import testnet
 from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, Socket, load
 from pubky_homeserver.core.errors import CannotStart
@@ -35,9 +38,10 @@ Run a Pubky homeserver: it keeps people's files under their own keys, over HTTP.
   twistd homeserver                in the background: log in twistd.log,
                                    process id in twistd.pid
   twistd -n homeserver --testnet   for app developers, at the addresses that the
-                                   official clients know: homeserver 6286 with
-                                   open sign-up, admin API 6288 with password
-                                   admin, PKARR relay 15411, http relay 15412
+                                   official clients know: homeserver 6286, by key
+                                   6287, with open sign-up, admin API 6288 with
+                                   password admin, PKARR relay 15411, http relay
+                                   15412
 
 Everything, a private Redis included, is in {DEFAULT_DATA_DIR}; the client API is
 at http://127.0.0.1:6286. The first start makes the key that is the homeserver's
@@ -100,7 +104,8 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
     folder = Path(options["data-dir"] or DEFAULT_DATA_DIR).expanduser().absolute()
     config = _settings(options, folder, environment)
     observer = observe(options.parent, config.logging.level, reactor) if options.parent is not None else None
-    listeners = _bind(config, options["role"], is_test)
+    engine = _engine()
+    listeners = _bind(config, options["role"], is_test, by_key=isinstance(engine, GnuTls))
     with ExitStack() as undo:
         if is_passing:
             folder = Path(tempfile.mkdtemp(prefix="pubky-testnet-"))
@@ -119,6 +124,7 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
         keypair=keypair,
         password=password,
         listeners=listeners,
+        engine=engine,
         redis=redis,
         connections=client_connections(raise_limit()),
         works=options["role"] != "web",
@@ -143,11 +149,21 @@ def _settings(options: Options, folder: Path, environment: Mapping[str, str]) ->
     return load(named, Path(".env"), environment, Config())
 
 
-def _bind(config: Config, role: str, is_test: bool) -> dict[str, Listener]:
+def _engine() -> GnuTls | str:
+    """What speaks TLS by public key, or why nothing does."""
+    try:
+        return gnutls.load()
+    except NoEngine as error:
+        return str(error)
+
+
+def _bind(config: Config, role: str, is_test: bool, by_key: bool) -> dict[str, Listener]:
     """Take every port, so that a taken one is told before anything is started."""
     wanted: dict[str, tuple[str, Socket]] = {}
     if role != "background":
         wanted["client"] = "drive.icann_listen_socket", config.drive.icann_listen_socket
+        if by_key:
+            wanted["pubky"] = "drive.pubky_listen_socket", config.drive.pubky_listen_socket
         if config.admin.enabled:
             wanted["admin"] = "admin.listen_socket", config.admin.listen_socket
         if config.metrics.enabled:

@@ -21,7 +21,7 @@ HTTP_RELAY = Socket(LOOPBACK, 15412)
 
 CONFIG = Config(
     general=General(signup_mode="open"),
-    drive=Drive(icann_listen_socket=Socket(LOOPBACK, 6286)),
+    drive=Drive(icann_listen_socket=Socket(LOOPBACK, 6286), pubky_listen_socket=Socket(LOOPBACK, 6287)),
     admin=Admin(listen_socket=Socket(LOOPBACK, 6288), admin_password="admin"),
     pkdns=Pkdns(icann_domain="localhost", dht_relay_nodes=(f"http://{PKARR_RELAY}",)),
 )

@@ -393,6 +393,7 @@ def test_a_test_network_with_a_folder(testnet: Node) -> None:
     until(lambda: testnet.is_serving() and len(testnet.ports) == len(PORTS), why=testnet.written)
     assert testnet.ports == {
         "client API": 6286,
+        "client API by key": 6287,
         "admin API": 6288,
         "PKARR relay": 15411,
         "http relay": 15412,

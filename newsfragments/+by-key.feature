@@ -1,0 +1,1 @@
+Clients that know only the homeserver's public key reach it directly, by TLS with raw public keys, on port 6287: `drive.pubky_listen_socket`, `drive.pubky_client_identity`, `pkdns.public_pubky_tls_port`. Its record says so.
