@@ -202,7 +202,7 @@ def check(node: Node, people: list[Person], writers: list[Writer], follower: Fol
 
 def kill_under_writes(node: Node, writers: list[Writer], chance: random.Random, victim: str, rewrites: bool) -> None:
     """Let them write for a while, then kill both processes in any order, or one of them; afterwards it runs again."""
-    threads = [threading.Thread(target=writer.run) for writer in writers]
+    threads = [threading.Thread(target=writer.run, daemon=True) for writer in writers]
     for writer, thread in zip(writers, threads, strict=True):
         writer.over.clear()
         thread.start()
