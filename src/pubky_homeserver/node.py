@@ -33,7 +33,7 @@ from pubky_homeserver.blobs import FileBlobs
 from pubky_homeserver.config import ClientIdentity, Config
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.quotas import MEGABYTE
-from pubky_homeserver.descriptors import OTHER_CONNECTIONS
+from pubky_homeserver.descriptors import OTHER_CONNECTIONS, handshakes
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.feed import Feed
 from pubky_homeserver.grants import Grants
@@ -229,7 +229,8 @@ class Homeserver(Service):
     def _by_key(self, factory: HTTPFactory) -> Factory:
         """The same, to clients that know the homeserver's key and nothing else."""
         assert not isinstance(self.engine, str)  # or the port was not taken
-        secure = TlsFactory(factory, self.engine, self.keypair.seed, self.reactor)
+        places = handshakes(self.connections)
+        secure = TlsFactory(factory, self.engine, self.keypair.seed, self.reactor, places)
         return self._from_proxies(secure, self.config.drive.pubky_client_identity)
 
     def _from_proxies(self, factory: Factory, identity: ClientIdentity) -> Factory:
@@ -297,7 +298,9 @@ class Homeserver(Service):
                 address=str(listener.address),
             )
         if isinstance(self.engine, str):
-            self.log.warn("No TLS by public key: {reason}. Browsers and their proxies are served", reason=self.engine)
+            self.log.warn("{reason}. Only clients that find the domain are served", reason=self.engine)
+        else:
+            self.log.info("{name} speaks TLS by public key", name=self.engine.name)
 
     def _catch_signals(self) -> None:
         """End in order, and with exit code 0, on SIGINT, SIGTERM, and when the terminal is closed: as it was wanted."""

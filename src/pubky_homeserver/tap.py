@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 
 from twisted.python.usage import Options as UsageOptions
 
-from pkarr.tls import gnutls
-from pkarr.tls.gnutls import GnuTls
-from pkarr.tls.session import NoEngine
+from pkarr.tls.engines import find
+from pkarr.tls.session import IEngine, NoEngine
 from pubky_homeserver import testnet
 from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, Socket, load
 from pubky_homeserver.core.errors import CannotStart
@@ -105,7 +104,7 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
     config = _settings(options, folder, environment)
     observer = observe(options.parent, config.logging.level, reactor) if options.parent is not None else None
     engine = _engine()
-    listeners = _bind(config, options["role"], is_test, by_key=isinstance(engine, GnuTls))
+    listeners = _bind(config, options["role"], is_test, by_key=not isinstance(engine, str))
     with ExitStack() as undo:
         if is_passing:
             folder = Path(tempfile.mkdtemp(prefix="pubky-testnet-"))
@@ -149,10 +148,10 @@ def _settings(options: Options, folder: Path, environment: Mapping[str, str]) ->
     return load(named, Path(".env"), environment, Config())
 
 
-def _engine() -> GnuTls | str:
+def _engine() -> IEngine | str:
     """What speaks TLS by public key, or why nothing does."""
     try:
-        return gnutls.load()
+        return find()
     except NoEngine as error:
         return str(error)
 

@@ -26,8 +26,8 @@ from pkarr.tls.session import IEngine, TlsFailed
 __all__ = ["DEADLINE", "MAX_HELLO", "MAX_SHAKING", "TlsClientEndpoint", "TlsFactory", "TlsServerEndpoint", "WrongKey"]
 
 MAX_SHAKING = 512
-"""Handshakes that a server is in at once. One takes as long as the client is far away; who is silent fills the places,
-so the oldest gives way to the newest."""
+"""Handshakes that a server is in at once, if it is not told otherwise. One takes as long as the client is far away; who
+is silent fills the places, so the oldest gives way to the newest."""
 
 
 @define(eq=False)
@@ -40,6 +40,8 @@ class TlsFactory(Factory):
     engine: IEngine
     seed: bytes = field(repr=False)
     clock: IReactorTime
+    places: int = MAX_SHAKING
+    """Handshakes at once."""
     shaken: int = field(default=0, init=False)
     """Handshakes that were done, since the start."""
     failed: int = field(default=0, init=False)
@@ -61,7 +63,7 @@ class TlsFactory(Factory):
         build: Any = self.factory.buildProtocol  # some take None for an address that nobody knows
         begin = partial(self.engine.accept, self._shared)
         connection = Connection(begin, partial(build, addr), self.clock, None, self._settled)
-        if len(self._shaking) >= MAX_SHAKING:
+        if len(self._shaking) >= self.places:
             next(iter(self._shaking)).give_up(TlsFailed("too many are shaking hands"))
         self._shaking[connection] = None
         return connection
