@@ -6,7 +6,6 @@ from http.client import HTTPConnection
 from typing import Any
 
 from pkarr.keys import PublicKey
-from pkarr.tls import gnutls
 from pkarr.tls.session import IEngine, ISession
 
 PATIENCE = 30.0  # seconds that a test waits for bytes
@@ -76,12 +75,10 @@ class _Reader(io.RawIOBase):
 class KeyConnection(HTTPConnection):
     """HTTP to the holder of a key, asked for by a name that leads there."""
 
-    def __init__(
-        self, port: int, key: PublicKey, host: str = "", engine: IEngine | None = None, preface: bytes = b""
-    ) -> None:
+    def __init__(self, port: int, key: PublicKey, host: str, engine: IEngine, preface: bytes = b"") -> None:
         """`preface` is what a proxy would say first."""
         super().__init__(host or key.z32)
-        self._at = (port, key, self.host, engine or gnutls.load(), preface)
+        self._at = (port, key, self.host, engine, preface)
 
     def connect(self) -> None:
         """Shake hands."""

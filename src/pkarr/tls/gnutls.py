@@ -13,7 +13,7 @@ names fail, and nothing worse; `load` tries one before anything relies on it.
 from __future__ import annotations
 
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any
 
 import cffi
 from attrs import define, field, frozen
@@ -27,15 +27,12 @@ LIBRARY = "libgnutls.so.30"
 OLDEST = b"3.6.6"
 
 PRIORITY = (
-    b"NONE:+VERS-TLS1.3:+AEAD:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305:+GROUP-X25519:+GROUP-SECP256R1:"
+    b"NONE:+VERS-TLS1.3:+AEAD:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:"
     b"+SIGN-EDDSA-ED25519:+CTYPE-SRV-RAWPK:+CTYPE-CLI-X509"
 )
 
 RECORD = 16_384
 """Bytes of the largest record: one call takes a whole one."""
-
-MAX_PENDING = 98_304
-"""Bytes that a peer may send before its handshake is complete: several hellos of the largest sensible size."""
 
 _SERVER, _CLIENT = 1, 2
 _FLAGS = 8 | 1 << 6 | 1 << 10 | 1 << 18  # non-blocking, no signals, no tickets, raw public keys
@@ -46,7 +43,7 @@ _SIGNATURES = 128  # what a key is for
 _CLIENT_HELLO, _BEFORE = 1, 0
 _EARLY, _OVERRIDE = 5, 1 | 2 | 128  # when an extension is read; overriding the library's own, of a hello, of TLS
 _BORROWED = (45, 11)  # extensions that mean nothing in TLS 1.3 without tickets: key exchange modes, point formats
-_AGAIN, _INTERRUPTED, _WARNING, _REHANDSHAKE = -28, -52, -16, -37
+_AGAIN, _INTERRUPTED, _WARNING = -28, -52, -16
 _SILENT = (-12, -110, -54, -53)  # errors that the peer knows already, or cannot be told
 _EAGAIN = 11
 _FATAL, _BAD_CERTIFICATE = 2, 42
@@ -55,9 +52,10 @@ _DECLARATIONS = """
 typedef struct { unsigned char *data; unsigned int size; } gnutls_datum_t;
 const char *gnutls_check_version(const char *);
 const char *gnutls_strerror(int);
-int gnutls_error_is_fatal(int);
 int gnutls_priority_init2(void **, const char *, const char **, unsigned int);
+void gnutls_priority_deinit(void *);
 int gnutls_certificate_allocate_credentials(void **);
+void gnutls_certificate_free_credentials(void *);
 int gnutls_certificate_set_rawpk_key_mem(void *, const gnutls_datum_t *, const gnutls_datum_t *, int, const char *,
     unsigned int, const char **, unsigned int, unsigned int);
 int gnutls_init(void **, unsigned int);
@@ -75,7 +73,6 @@ void gnutls_handshake_set_hook_function(void *, unsigned int, int,
 int gnutls_session_ext_register(void *, const char *, int, int, int (*)(void *, const unsigned char *, size_t),
     int (*)(void *, void *), void *, void *, void *, unsigned int);
 int gnutls_server_name_set(void *, int, const void *, size_t);
-int gnutls_alpn_set_protocols(void *, const gnutls_datum_t *, unsigned int, unsigned int);
 int gnutls_handshake(void *);
 ssize_t gnutls_record_recv(void *, void *, size_t);
 ssize_t gnutls_record_send(void *, const void *, size_t);
@@ -120,9 +117,23 @@ class _Calls:
         self.read = callback("int(void *, const unsigned char *, size_t)", self._read, error=-1)
         self.write = callback("int(void *, void *)", lambda _session, _data: 0, error=-1)
         self.buffer = self.ffi.new("unsigned char[]", RECORD)
+        self.nobody = self.credentials()
+
+    def credentials(self) -> Any:
+        """New ones, freed when nobody holds them."""
         holder = self.ffi.new("void **")
-        _check(self, self.library.gnutls_certificate_allocate_credentials(holder))
-        self.nobody = holder[0]
+        self.check(self.library.gnutls_certificate_allocate_credentials(holder))
+        return self.ffi.gc(holder[0], self.library.gnutls_certificate_free_credentials)
+
+    def check(self, code: int) -> None:
+        """Raise `TlsFailed` for what a call says went wrong."""
+        if code < 0:
+            raise TlsFailed(self.explain(code))
+
+    def explain(self, code: int) -> str:
+        """The library's words for an error."""
+        text: bytes = self.ffi.string(self.library.gnutls_strerror(code))
+        return text.decode("ascii", "replace")
 
     def session_at(self, handle: Any) -> Session:
         """The session of a handle."""
@@ -277,15 +288,7 @@ class Session:
     def _fail(self, code: int) -> None:
         if code not in _SILENT:
             self._calls.library.gnutls_alert_send_appropriate(self.handle, code)
-        reason = self._calls.ffi.string(self._calls.library.gnutls_strerror(code)).decode("ascii", "replace")
-        raise TlsFailed(reason)
-
-
-@frozen
-class _Shared:
-    """A server's credentials, and what they point to."""
-
-    credentials: Any
+        raise TlsFailed(self._calls.explain(code))
 
 
 @implementer(IEngine)
@@ -294,47 +297,34 @@ class GnuTls:
     """The library. Made by `load`."""
 
     name: str
-    _calls: _Calls
-    _loaded: ClassVar[dict[str, GnuTls]] = {}
+    _calls: _Calls = field(repr=False)
 
     def server(self, seed: bytes) -> object:
         """See `IEngine`."""
-        ffi, library = self._calls.ffi, self._calls.library
+        calls = self._calls
+        # The library does not compare the two: the public key is never taken from anywhere else.
         public = Keypair(seed).public_key.raw
-        holder = ffi.new("void **")
-        _check(self._calls, library.gnutls_certificate_allocate_credentials(holder))
-        key, secret = (_datum(ffi, data) for data in (SPKI + public, PKCS8 + seed))
-        _check(
-            self._calls,
-            library.gnutls_certificate_set_rawpk_key_mem(
-                holder[0], key[0], secret[0], 0, ffi.NULL, _SIGNATURES, ffi.NULL, 0, 0
-            ),
+        credentials = calls.credentials()
+        key, secret = (_datum(calls.ffi, data) for data in (SPKI + public, PKCS8 + seed))
+        null = calls.ffi.NULL
+        calls.check(
+            calls.library.gnutls_certificate_set_rawpk_key_mem(
+                credentials, key[0], secret[0], 0, null, _SIGNATURES, null, 0, 0
+            )
         )
-        return _Shared(holder[0])
+        return credentials
 
     def accept(self, shared: object) -> ISession:
         """See `IEngine`."""
-        assert isinstance(shared, _Shared)
         calls = self._calls
-        session = self._begin(_SERVER, shared.credentials)
-        protocol = _datum(calls.ffi, b"http/1.1")
-        _check(calls, calls.library.gnutls_alpn_set_protocols(session.handle, protocol[0], 1, 0))
+        session = self._begin(_SERVER, shared)
         calls.library.gnutls_handshake_set_hook_function(session.handle, _CLIENT_HELLO, _BEFORE, calls.look)
+        null = calls.ffi.NULL
         for number in _BORROWED:
-            _check(
-                calls,
+            calls.check(
                 calls.library.gnutls_session_ext_register(
-                    session.handle,
-                    b"borrowed",
-                    number,
-                    _EARLY,
-                    calls.read,
-                    calls.write,
-                    calls.ffi.NULL,
-                    calls.ffi.NULL,
-                    calls.ffi.NULL,
-                    _OVERRIDE,
-                ),
+                    session.handle, b"borrowed", number, _EARLY, calls.read, calls.write, null, null, null, _OVERRIDE
+                )
             )
         return session
 
@@ -344,28 +334,21 @@ class GnuTls:
         session = self._begin(_CLIENT, calls.nobody)
         if host:
             name = host.encode("ascii")
-            _check(calls, calls.library.gnutls_server_name_set(session.handle, 1, name, len(name)))
+            calls.check(calls.library.gnutls_server_name_set(session.handle, 1, name, len(name)))
         return session
 
     def _begin(self, role: int, credentials: Any) -> Session:
         calls = self._calls
         holder = calls.ffi.new("void **")
-        _check(calls, calls.library.gnutls_init(holder, role | _FLAGS))
+        calls.check(calls.library.gnutls_init(holder, role | _FLAGS))
         session = Session(calls, holder[0], credentials)
-        _check(calls, calls.library.gnutls_priority_set(session.handle, calls.priority))
-        _check(calls, calls.library.gnutls_credentials_set(session.handle, _CERTIFICATE, credentials))
+        calls.check(calls.library.gnutls_priority_set(session.handle, calls.priority))
+        calls.check(calls.library.gnutls_credentials_set(session.handle, _CERTIFICATE, credentials))
         return session
 
 
 def load(library: str = LIBRARY) -> GnuTls:
-    """The library, loaded once and tried. Raises `NoEngine`."""
-    known = GnuTls._loaded.get(library)
-    if known is None:
-        known = GnuTls._loaded[library] = _load(library)
-    return known
-
-
-def _load(library: str) -> GnuTls:
+    """The library. Raises `NoEngine`, and `MemoryError` where the system forbids functions that it can call back."""
     ffi = cffi.FFI()
     ffi.cdef(_DECLARATIONS)
     try:
@@ -378,15 +361,11 @@ def _load(library: str) -> GnuTls:
     priority = ffi.new("void **")
     if loaded.gnutls_priority_init2(priority, PRIORITY, ffi.NULL, 0):
         raise NoEngine("GnuTLS is built or set up without TLS 1.3, Ed25519 or raw public keys")
-    return GnuTls(f"GnuTLS {ffi.string(found).decode()}", _Calls(ffi, loaded, priority[0]))
+    calls = _Calls(ffi, loaded, ffi.gc(priority[0], loaded.gnutls_priority_deinit))
+    return GnuTls(f"GnuTLS {ffi.string(found).decode()}", calls)
 
 
 def _datum(ffi: Any, data: bytes) -> Any:
     """A datum, and what it points to: keep both."""
     place = ffi.new("unsigned char[]", data)
     return ffi.new("gnutls_datum_t *", {"data": place, "size": len(data)}), place
-
-
-def _check(calls: _Calls, code: int) -> None:
-    if code < 0:
-        raise TlsFailed(calls.ffi.string(calls.library.gnutls_strerror(code)).decode("ascii", "replace"))

@@ -142,7 +142,8 @@ class Session:
         if data:
             library = self._library
             view = library.ffi.from_buffer(data)
-            self._call(lambda handle: library.calls.SSL_write(handle, view, len(data)))
+            if self._call(lambda handle: library.calls.SSL_write(handle, view, len(data))) != len(data):
+                raise TlsFailed("the session takes no data")
 
     def refuse(self) -> None:
         """See `ISession`. The library lets nobody choose an alert, so this is a goodbye."""
@@ -194,8 +195,8 @@ class OpenSsl:
     """The library. Made by `load`."""
 
     name: str
-    _library: _Library
-    _client: Any
+    _library: _Library = field(repr=False)
+    _client: Any = field(repr=False)
     # The settings of clients.
 
     def server(self, seed: bytes) -> object:
