@@ -20,11 +20,13 @@ PATIENCE = 20  # seconds; what takes longer never comes
 PROGRAM = find_programs(os.get_exec_path())[0]
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from twisted.internet import reactor
 from pubky_homeserver.store.process import EmbeddedRedis
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 redis = EmbeddedRedis.prepare(reactor, Path(sys.argv[1]))
 reactor.callWhenRunning(redis.startService)
 redis.whenReady().addBoth(lambda result: print("ready" if result is None else result.value, flush=True))
