@@ -3,23 +3,23 @@
 import os
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pkarr.keys import Keypair
-from pkarr.tls import gnutls
-from pkarr.tls.hello import server_name
-from pkarr.tls.session import IEngine, ISession, NoEngine, TlsFailed
+from pkarr.tls.session import IEngine, ISession, TlsFailed
+
+from .installed import NAMES as ENGINES
+from .installed import installed
 
 KEY = Keypair(bytes(range(32)))
 PLAIN = KEY.public_key.z32
+GROWTH = 2 << 20  # bytes, of nine thousand connections: a leak of 250 bytes each would show
 NAMES = ["", PLAIN, f"_pubky.{PLAIN}", "a_b_c.example", "x" * 60 + ".example"]
 
 
-@pytest.fixture(scope="module")
-def engine() -> IEngine:
-    """The engine of this machine."""
-    return gnutls.load()
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> IEngine:
+    """Each engine."""
+    return installed(request.param)
 
 
 def exchange(client: ISession, server: ISession, pieces: int = 1 << 20) -> tuple[bool, bool]:
@@ -119,45 +119,21 @@ def test_what_is_no_hello(engine: IEngine, data: bytes) -> None:
     server.close()
 
 
-@settings(max_examples=400)
-@given(st.data())
-def test_a_damaged_hello(data: st.DataObject) -> None:
-    """No damage to a hello makes a server do anything but wait, refuse, or go on as far as it is right."""
-    engine = gnutls.load()
-    client, server = engine.connect(data.draw(st.sampled_from(NAMES))), engine.accept(engine.server(bytes(range(32))))
-    assert client.handshake() is False
-    hello = bytearray(client.take())
-    for _ in range(data.draw(st.integers(1, 4))):
-        hello[data.draw(st.integers(0, len(hello) - 1))] = data.draw(st.integers(0, 255))
-    server.feed(bytes(hello[: data.draw(st.integers(0, len(hello)))]))
-    try:
-        assert server.handshake() is False
-    except TlsFailed:
-        pass
-    client.close()
-    server.close()
+def test_another_server(engine: IEngine) -> None:
+    """A client is shown the key that the server has, not the one that it was meant for: it has to compare.
 
-
-@settings(max_examples=10_000)
-@given(st.binary(max_size=300), st.booleans())
-def test_any_bytes_as_a_hello(data: bytes, whole: bool) -> None:
-    """The search for a name never fails, and never finds one beyond the bytes that there are."""
-    head = b"\x03\x03" + bytes(32) + b"\x00\x00\x02\x13\x01\x01\x00" if whole else b""
-    hello = head + data
-    found = server_name(hello)
-    assert found is None or (hello[found.start : found.end] == found.text.encode() and found.end <= len(hello))
-
-
-def test_a_server_without_a_raw_key_is_told_apart(engine: IEngine) -> None:
-    """A client is shown the key that the server has, not the one that it was meant for: it has to compare."""
+    Then it tells the server, by an alert or a goodbye.
+    """
     client = engine.connect(PLAIN)
     server = engine.accept(engine.server(bytes(32)))
     assert exchange(client, server) == (True, True)
     assert client.peer_key() == Keypair(bytes(32)).public_key.raw
     client.refuse()
     server.feed(client.take())
-    with pytest.raises(TlsFailed):
-        server.receive()
+    try:
+        assert server.receive() == b""
+    except TlsFailed:
+        assert engine.name.startswith("GnuTLS")
     client.close()
     server.close()
 
@@ -184,10 +160,4 @@ def test_many_handshakes_leave_nothing(engine: IEngine) -> None:
     some(1000)
     before = resident()
     some(9000)
-    assert resident() - before < 4 << 20
-
-
-def test_no_library() -> None:
-    """Where the library is not there, the sentence says what to install."""
-    with pytest.raises(NoEngine, match="libgnutls30"):
-        gnutls.load("libgnutls.so.none")
+    assert resident() - before < GROWTH
