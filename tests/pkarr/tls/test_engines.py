@@ -268,8 +268,27 @@ def test_the_next_one_is_tried() -> None:
     assert find([old, gnutls.load]).name.startswith("GnuTLS")
 
 
-def test_an_engine_that_lost_its_trick(engine: IEngine) -> None:
-    """An engine that no longer lets names with underscores through, or mixes up keys, fails its trial."""
+def test_the_trick_is_needed_and_watched() -> None:
+    """Without the change in its buffer GnuTLS refuses a name with an underscore, and only such; the trial tells."""
+    lost = gnutls.load()
+    signature = "int(void *, const unsigned char *, size_t)"
+    lost._calls.read = lost._calls.ffi.callback(signature, lambda *_: 0, error=-1)
+    for host, is_taken in ((HOSTS[1], True), (HOSTS[2], False)):
+        client, server = lost.connect(host), lost.accept(lost.server(KEYPAIR.seed))
+        client.handshake()
+        server.feed(client.take())
+        if is_taken:
+            assert server.handshake() is False
+        else:
+            with pytest.raises(TlsFailed, match="disallowed"):
+                server.handshake()
+        close(client, server)
+    with pytest.raises(NoEngine, match=r"was tried and fails: .*disallowed"):
+        try_out(lost)
+
+
+def test_an_engine_that_mixes_up_keys(engine: IEngine) -> None:
+    """An engine whose server shows another key than it was given fails its trial."""
 
     class Stubborn:
         name = "Stubborn 1.0"
