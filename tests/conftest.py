@@ -14,9 +14,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """After a run of everything: how many lines of the catalogue of behaviours have tests that passed, which not."""
     from tests.test_behaviours import FILES, summary
 
-    passed = {report.nodeid.partition("[")[0] for report in terminalreporter.getreports("passed")}
-    files = {node.partition("::")[0] for node in passed}
-    if all(file in files for file in FILES.values() if "interop" not in file):
+    def ended(*outcomes: str) -> set[str]:
+        reports = (report for outcome in outcomes for report in terminalreporter.getreports(outcome))
+        return {report.nodeid.partition("[")[0] for report in reports}
+
+    passed, failed = ended("passed"), ended("failed", "error")
+    files = {node.partition("::")[0] for node in passed | failed | ended("skipped")}
+    whole = all(file in files for file in FILES.values() if "interop" not in file)
+    if whole and not terminalreporter.stats.get("deselected"):
         terminalreporter.section("behaviours")
-        for line in summary(passed):
+        for line in summary(passed, failed):
             terminalreporter.write_line(line)
