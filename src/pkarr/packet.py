@@ -48,6 +48,7 @@ class SignedPacket:
 
     @records.default
     def _check(self) -> tuple[Record, ...]:
+        _check_length(HEAD + len(self.dns))
         try:
             self.public_key.verify(signable(self.timestamp, self.dns), self.signature)
             return decode(self.dns)

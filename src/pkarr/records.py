@@ -91,7 +91,7 @@ class Record:
     @property
     def alias(self) -> str | None:
         """The target of a CNAME record, without final dot."""
-        return _Reader(self.data).name() if self.type == CNAME and self.data else None
+        return str(_Reader(self.data).name()) if self.type == CNAME and self.data else None
 
     @property
     def text(self) -> str | None:
@@ -109,7 +109,7 @@ class Record:
         if self.type not in (SVCB, HTTPS) or not self.data:
             return None
         reader = _Reader(self.data)
-        priority, target, parameters = reader.number(2), reader.name(), {}
+        priority, target, parameters = reader.number(2), str(reader.name()), {}
         while reader.has_more:
             key = reader.number(2)
             parameters[key] = reader.take(reader.number(2))
@@ -175,7 +175,7 @@ def encode(records: Iterable[Record]) -> bytes:
         message += struct.pack(">HHIH", record.type, record.dns_class, record.ttl, 0)
         start = len(message)
         if record.type == CNAME and record.data:
-            _append_name(message, _Reader(record.data).labels(), seen)
+            _append_name(message, _Reader(record.data).name().labels, seen)
         else:
             message += record.data
         length = len(message) - start
@@ -220,12 +220,35 @@ def decode(message: bytes) -> tuple[Record, ...]:
         raise InvalidDns("Provided header information is invalid")
     questions, answers, authorities, additional = (reader.number(2) for _ in range(4))
     for _ in range(questions):
-        reader.labels()
+        reader.name()
         reader.take(4)  # type and class
     records = tuple(_read_record(reader) for _ in range(answers))
     for _ in range(authorities + additional):
         _read_record(reader)
     return records
+
+
+@frozen
+class _Name:
+    """A name: uncompressed without its final zero, as people write it, and up to where it takes the message."""
+
+    wire: bytes = b""
+    dotted: bytes = b""
+    reach: int = 0
+
+    def after(self, labels: list[bytes], reach: int) -> _Name:
+        """The name that has these labels in front of this one."""
+        wire = b"".join(bytes([len(label)]) + label for label in labels) + self.wire
+        dotted = b".".join((*labels, self.dotted) if self.wire else labels)
+        return _Name(wire, dotted, max(reach, self.reach))
+
+    @property
+    def labels(self) -> tuple[bytes, ...]:
+        """What stands between the dots."""
+        return tuple(_Reader(self.wire + b"\0").part_of_name(0)[0])
+
+    def __str__(self) -> str:
+        return self.dotted.decode("utf-8", "replace")
 
 
 @define
@@ -235,6 +258,9 @@ class _Reader:
     message: bytes
     place: int = 0
     end: int = field()
+    _names: dict[int, _Name] = field(factory=dict)
+    # Maps places of the message to the names that begin there. Without it many records that point into one long name
+    # would cost as much as their square.
 
     @end.default
     def _all(self) -> int:
@@ -259,37 +285,49 @@ class _Reader:
         """A reader of the next bytes; this one goes on after them."""
         start = self.place
         self.take(length)
-        return _Reader(self.message, start, self.place)
+        return _Reader(self.message, start, self.place, self._names)
 
-    def name(self) -> str:
-        """A name as text without final dot."""
-        return b".".join(self.labels()).decode("utf-8", "replace")
-
-    def labels(self) -> tuple[bytes, ...]:
-        """A name, its pointers followed. Each points backward and labels have a limit, so the way has an end."""
-        labels: list[bytes] = []
-        reader = self
-        while (pointer := reader._add_labels(labels)) is not None:
+    def name(self) -> _Name:
+        """A name, its pointers followed. Each points backward and names have a limit, so the way has an end."""
+        parts: list[tuple[int, list[bytes], int]] = []
+        reader, length, name = self, 0, _Name()
+        while True:
+            start = reader.place
+            labels, pointer = reader.part_of_name(length)
+            length += sum(map(len, labels)) + len(labels)
+            parts.append((start, labels, reader.place))
+            if pointer is None:
+                break
             if pointer >= reader.place - 2:
                 raise InvalidDns(_NOT_DNS)
+            known = self._names.get(pointer)
+            if known is not None and known.reach <= self.end:
+                if length + len(known.wire) >= _MAX_NAME:
+                    raise InvalidDns(_NOT_DNS)
+                name = known
+                break
             reader = _Reader(self.message, pointer, self.end)
-        return tuple(labels)
+        for start, labels, reach in reversed(parts):
+            self._names[start] = name = name.after(labels, reach)
+        return name
 
-    def _add_labels(self, labels: list[bytes]) -> int | None:
-        """Collect labels up to the end of the name, or to a pointer, which is returned."""
+    def part_of_name(self, before: int) -> tuple[list[bytes], int | None]:
+        """The labels up to the end of a name, or to a pointer, and that; so many bytes of the name came before."""
+        labels: list[bytes] = []
         while length := self.number(1):
             if length >= 0xC0:
-                return (length & 0x3F) << 8 | self.number(1)
-            if sum(map(len, labels)) + len(labels) + 1 + length >= _MAX_NAME:
+                return labels, (length & 0x3F) << 8 | self.number(1)
+            before += 1 + length
+            if before >= _MAX_NAME:
                 raise InvalidDns(_NOT_DNS)
             if length > _MAX_LABEL:
                 raise InvalidDns("Provied service name contains invalid label")
             labels.append(self.take(length))
-        return None
+        return labels, None
 
 
 def _read_record(reader: _Reader) -> Record:
-    name = reader.name()
+    name = str(reader.name())
     rdtype, dns_class, ttl, length = (reader.number(width) for width in (2, 2, 4, 2))
     data = reader.part(length)
     content = _read_data(rdtype, data) if length else b""
@@ -306,7 +344,7 @@ def _read_data(rdtype: int, data: _Reader) -> bytes:
         if isinstance(step, int):
             parts.append(data.take(step))
         elif step == "n":
-            parts.append(_wire(data.labels()))
+            parts.append(data.name().wire + b"\0")
         else:
             length = data.take(1)
             parts.append(length + data.take(length[0]))

@@ -1,5 +1,6 @@
 """The DNS message: what is one and what is none, and what is in it."""
 
+import sys
 from ipaddress import IPv4Address
 
 import dns.message
@@ -305,11 +306,53 @@ def ask(record: Record) -> None:
     assert record.service is None or record.type in (64, 65)
 
 
-def test_a_web_of_pointers_has_an_end() -> None:
-    """A thousand bytes made to be slow, each name a walk over 230 pointers, are read like any others."""
-    chain = b"\0" + b"".join((0xC000 | place).to_bytes(2, "big") for place in [23, *range(24, 24 + 2 * 230, 2)])
-    first = frame(99, chain, name=b"\0")
-    last = (0xC000 | (12 + len(first) - 2)).to_bytes(2, "big")
-    hostile = message(first, *[frame(1, b"abcd", last) for _ in range(30)])
-    assert len(hostile) <= 1000
-    assert [record.name for record in decode(hostile)] == [""] * 31
+def pointer(place: int) -> bytes:
+    """A pointer to a byte of the message."""
+    return (0xC000 | place).to_bytes(2, "big")
+
+
+def chained(link: bytes, count: int) -> bytes:
+    """A record in whose data a name goes on by so many links with pointers, and as many records as fit behind it."""
+    ends = [23, *range(24, 24 + (len(link) + 2) * count, len(link) + 2)]
+    first = frame(99, b"\0" + b"".join(link + pointer(place) for place in ends[:-1]), name=b"\0")
+    rest = [frame(1, b"abcd", pointer(ends[-2] if count > 1 else 23))] * ((988 - len(first)) // 16)
+    return message(first, *rest)
+
+
+LONG = b"\x01a" * 126 + b"\0"
+HOSTILE = {
+    "pointers to pointers": chained(b"", 230),
+    "a label, a pointer, a label": chained(b"\x01a", 118),
+    "many owners of many labels": message(frame(1, b"abcd", LONG), *[frame(1, b"abcd", AGAIN)] * 44),
+    "many targets of many labels": message(frame(1, b"abcd", LONG), *[frame(2, AGAIN, AGAIN)] * 51),
+    "many questions of many labels": message(LONG + bytes(4), *[AGAIN + bytes(4)] * 120, counts=(121, 0, 0, 0)),
+    "many strings": message(frame(16, bytes(960))),
+    "many parameters": message(
+        frame(65, b"\0\1\0" + b"".join(key.to_bytes(2, "big") + b"\0\0" for key in range(7, 247)))
+    ),
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_reading_takes_little_whatever_is_read(hostile: bytes) -> None:
+    """A thousand bytes made to be slow take a few calls a byte, and what comes of them is small."""
+    assert 900 < len(hostile) <= 1000
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        found = decode(hostile)
+    finally:
+        sys.setprofile(None)
+    assert calls <= 10 * len(hostile)
+    assert sum(len(record.name) + len(record.data) for record in found) <= 100 * 510
+
+
+def test_a_chain_of_pointers_is_read() -> None:
+    """A name that is reached over many pointers is that name."""
+    assert [record.name for record in decode(chained(b"", 230))] == [""] * (1 + (988 - 11 - 1 - 460) // 16)
+    assert decode(chained(b"\x01a", 118))[-1].name == ".".join("a" * 117)
