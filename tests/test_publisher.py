@@ -36,7 +36,7 @@ class FakeNetwork:
     answers: list[Exception | int | Deferred[int]] = Factory(list)
     published: list[SignedPacket] = Factory(list)
 
-    async def publish(self, packet: SignedPacket) -> int:
+    async def publish(self, packet: SignedPacket, replaces: int | None = None) -> int:
         """Note the packet, then do as told; without an answer left all is well."""
         self.published.append(packet)
         answer = self.answers.pop(0) if self.answers else 1

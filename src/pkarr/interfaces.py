@@ -32,6 +32,10 @@ class NotMostRecent(NetworkError):
     """It knows a newer packet of the key, so it did not keep this one."""
 
 
+class Conflict(NotMostRecent):
+    """It keeps another packet than the one that this one was to replace."""
+
+
 class PacketRefused(NetworkError):
     """It does not take this packet, and will not later."""
 
@@ -51,10 +55,12 @@ class UnreadableItem(NetworkError):
 class INetwork(Interface):
     """A place that keeps the newest signed packet of every key. Whatever goes wrong is a `NetworkError`."""
 
-    async def publish(packet: SignedPacket) -> int:
+    async def publish(packet: SignedPacket, replaces: int | None = None) -> int:
         """Keep a packet; returns how many nodes of the DHT keep it now.
 
-        Publishing the same packet again refreshes it. Raises `NotMostRecent`, `PacketRefused` and the others.
+        Publishing the same packet again refreshes it. `replaces`: the timestamp of the packet that this one takes the
+        place of, so that of two who change a key's records at once one is told; a network that cannot compare ignores
+        it. Raises `NotMostRecent`, `Conflict`, `PacketRefused` and the others.
         """
 
     async def resolve(key: PublicKey, policy: Policy = Policy.CACHE_FIRST) -> SignedPacket | None:

@@ -1,6 +1,7 @@
 """An HTTP relay as a network: it speaks to the DHT for those who cannot.
 
-    PUT <base>/<z32>                  keep a packet: 204, 409 (a newer one is known), 400 (no packet)
+    PUT <base>/<z32>                  keep a packet: 204, 409 (a newer one is known), 412 (another than the one it
+                                      replaces), 400 (no packet)
     GET <base>/<z32>?policy=<policy>  find one: 200, 404
 
 Nothing that a relay says is believed: what it sends is read up to a fixed length and within a fixed time, and must
@@ -25,6 +26,7 @@ from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from pkarr.interfaces import (
+    Conflict,
     INetwork,
     NetworkError,
     NotMostRecent,
@@ -81,6 +83,8 @@ class _Answer:
         text = f"{self.status} {self.body[:_MAX_QUOTE].decode('utf-8', 'replace')}".strip()
         if self.status in (409, 428):
             return NotMostRecent(text)
+        if self.status == 412:
+            return Conflict(text)
         if self.status in (400, 413):
             return PacketRefused(text)
         if self.status in (429, 503):
@@ -105,9 +109,13 @@ class Relay:
     _clock: IReactorTime = field(repr=False)
     _timeout: float = field(default=TIMEOUT, repr=False)
 
-    async def publish(self, packet: SignedPacket) -> int:
-        """Keep a packet; returns on how many nodes the relay says it stored it, 1 if it does not say."""
-        answer = await self._ask("PUT", packet.public_key.z32, Headers(), packet.relay_payload)
+    async def publish(self, packet: SignedPacket, replaces: int | None = None) -> int:
+        """Keep a packet; returns on how many nodes the relay says it stored it, 1 if it does not say.
+
+        Relays of version 2 do not look at what it replaces; older ones do.
+        """
+        condition = Headers() if replaces is None else Headers({"if-match": [str(replaces)]})
+        answer = await self._ask("PUT", packet.public_key.z32, condition, packet.relay_payload)
         if not answer.is_success:
             raise answer.error()
         stored = answer.number(STORED_NODES)

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from pkarr.interfaces import (
+    Conflict,
     INetwork,
     NetworkError,
     NotMostRecent,
@@ -165,7 +166,10 @@ async def test_recorded_refusals(listen: Listen, name: str, error: type[NetworkE
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(428, NotMostRecent), (429, Unavailable), (503, Unavailable), (500, UnexpectedAnswer), (301, UnexpectedAnswer)],
+    [
+        *[(428, NotMostRecent), (412, Conflict), (429, Unavailable), (503, Unavailable)],
+        *[(500, UnexpectedAnswer), (301, UnexpectedAnswer)],
+    ],
 )
 @pytest_twisted.ensureDeferred
 async def test_other_refusals(listen: Listen, status: int, error: type[NetworkError]) -> None:
@@ -177,6 +181,15 @@ async def test_other_refusals(listen: Listen, status: int, error: type[NetworkEr
             await asking
         assert str(caught.value) == f"{status} {'x' * 200}"
     assert len(stage.asked) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_packet_replaces(listen: Listen) -> None:
+    """The timestamp of the packet that is replaced goes along for relays that compare; without one nothing does."""
+    relay, stage = play(listen, Answer(204), Answer(204))
+    assert await relay.publish(PACKET, replaces=1_764_000_000_123_455) == 1
+    assert await relay.publish(PACKET) == 1
+    assert [headers.get("if-match") for _, _, headers, _ in stage.asked] == ["1764000000123455", None]
 
 
 @pytest_twisted.ensureDeferred

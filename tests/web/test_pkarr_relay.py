@@ -62,7 +62,7 @@ class Network:
     published: list[SignedPacket] = field(factory=list)
     asked: list[Policy] = field(factory=list)
 
-    async def publish(self, packet: SignedPacket) -> int:
+    async def publish(self, packet: SignedPacket, replaces: int | None = None) -> int:
         """As told."""
         self.published.append(packet)
         if self.slow is not None and len(self.published) == 1:
