@@ -18,6 +18,7 @@ class KeySocket:
         """Connect, and shake hands. AssertionError if somebody else answers."""
         self._session: ISession = engine.connect(host)
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.sendall(preface)
         while not self._session.handshake():
             self._socket.sendall(self._session.take())

@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
     ISSLTransport,
+    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -72,9 +73,8 @@ class Connection(Protocol):
     _answered: int = field(default=0, init=False)
     # Bytes of the handshake that came; bytes that went and nobody inside wrote.
     _timer: IDelayedCall | None = field(default=None, init=False)
-    # When to cut: the handshake's deadline, or that of a farewell.
     _soon: IDelayedCall | None = field(default=None, init=False)
-    # The next turn, in which what is left over is delivered.
+    # When to cut it: the handshake's deadline, or that of a farewell; when to deliver what is left over.
     _waiting: Deferred[IProtocol] | None = field(default=None, init=False)
     # Who wants to know how the handshake ends.
     _is_settled: bool = field(default=False, init=False)
@@ -86,9 +86,8 @@ class Connection(Protocol):
     _is_paused: bool = field(default=False, init=False)
     _is_producing: bool = field(default=False, init=False)
     _has_peer_ended: bool = field(default=False, init=False)
-    # The peer said goodbye: what came is whole.
     _has_stream_ended: bool = field(default=False, init=False)
-    # Nothing more comes from below.
+    # The peer said goodbye, so what came is whole; nothing more comes from below.
     _has_ended: bool = field(default=False, init=False)
     _has_left: bool = field(default=False, init=False)
     # We said goodbye; the stream below was told to end.
@@ -100,7 +99,9 @@ class Connection(Protocol):
         return self.transport
 
     def connectionMade(self) -> None:
-        """Begin the handshake."""
+        """Begin the handshake. What is sent is whole: the kernel need not wait for more."""
+        if ITCPTransport.providedBy(self.transport):
+            self._below.setTcpNoDelay(True)
         self._timer = self.clock.callLater(DEADLINE, self._too_late)
         self._session = self.begin()
         self._advance()
