@@ -215,13 +215,36 @@ class Newest:
         return self.count >= ENOUGH
 
 
+@define
+class Tally:
+    """What nodes answered to a put: how many keep the item, and the codes of the others' errors."""
+
+    stored: int = 0
+    codes: list[int] = field(factory=list)
+
+    def count(self, code: int | None) -> None:
+        """One answer; None means that the item is kept."""
+        if code is None:
+            self.stored += 1
+        else:
+            self.codes.append(code)
+
+    @property
+    def refusal(self) -> int | None:
+        """The code with which more than half of those that answered say that another item is known; else None."""
+        answers = self.stored + len(self.codes)
+        for code in (SEQ_TOO_OLD, CAS_MISMATCH):
+            if self.codes.count(code) * 2 > answers:
+                return code
+        return None
+
+
 @define(eq=False)
 class Storing:
-    """A put to the nodes that a search found: who is silent is asked a second time."""
+    """A put to the nodes that a search found: who is silent is asked a second time. Answers go into `tally`."""
 
     holders: list[Holder]
-    stored: int = field(default=0, init=False)
-    codes: list[int] = field(factory=list, init=False)
+    tally: Tally = field(factory=Tally)
     _waiting: dict[Address, int] = field(factory=dict, init=False)
     # Maps addresses to how often they were asked; those that answered are not here.
 
@@ -231,13 +254,9 @@ class Storing:
         return self.holders
 
     def take(self, holder: Holder, code: int | None) -> None:
-        """An answer: None that it is stored, or the code of an error."""
-        if self._waiting.pop(holder.contact.address, None) is None:
-            return
-        if code is None:
-            self.stored += 1
-        else:
-            self.codes.append(code)
+        """An answer: None that it is kept, or the code of an error. The first of each node counts."""
+        if self._waiting.pop(holder.contact.address, None) is not None:
+            self.tally.count(code)
 
     def slow(self, holder: Holder) -> bool:
         """A node has not answered in time. Whether to ask it again."""
@@ -252,12 +271,3 @@ class Storing:
     def is_done(self) -> bool:
         """Whether all have answered or been given up."""
         return not self._waiting
-
-    @property
-    def refusal(self) -> int | None:
-        """The code with which more than half of those that answered say that a newer item is known; else None."""
-        answers = self.stored + len(self.codes)
-        for code in (SEQ_TOO_OLD, CAS_MISMATCH):
-            if self.codes.count(code) * 2 > answers:
-                return code
-        return None

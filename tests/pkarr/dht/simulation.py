@@ -112,4 +112,4 @@ class Simulation:
                     continue
                 node.items[item.target] = item
             storing.take(holder, None)
-        return storing.stored
+        return storing.tally.stored

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from pkarr.dht.contacts import Contact
 from pkarr.dht.items import ImmutableItem, MutableItem, mutable_target, signable
-from pkarr.dht.lookup import ENOUGH, MAX_QUERIES, PARALLEL, Holder, Lookup, Newest, Storing
+from pkarr.dht.lookup import ENOUGH, MAX_QUERIES, PARALLEL, Holder, Lookup, Newest, Storing, Tally
 from pkarr.dht.routing import K, distance
 from pkarr.keys import Keypair
 
@@ -244,10 +244,10 @@ def test_storing() -> None:
     storing.take(holders[0], None)
     storing.take(holders[1], 302)
     assert [storing.slow(holder) for holder in (holders[2], holders[2], holders[1])] == [True, False, False]
-    assert (storing.is_done, storing.refusal) == (False, None)
+    assert (storing.is_done, storing.tally.refusal) == (False, None)
     storing.take(holders[3], 302)
-    assert (storing.is_done, storing.refusal) == (True, 302)
-    assert (storing.stored, storing.codes) == (1, [302, 302])
+    assert (storing.is_done, storing.tally.refusal) == (True, 302)
+    assert storing.tally == Tally(1, [302, 302])
 
 
 def test_storing_nowhere() -> None:
@@ -255,4 +255,4 @@ def test_storing_nowhere() -> None:
     storing = Storing([])
     assert storing.ask() == []
     assert storing.is_done
-    assert storing.refusal is None
+    assert storing.tally.refusal is None
