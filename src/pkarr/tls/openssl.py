@@ -6,6 +6,7 @@ touches the library, and it loads the system's: copies inside other packages are
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import cffi
@@ -18,6 +19,9 @@ LIBRARY = "libssl.so.3"
 
 RECORD = 16_384
 """Bytes of the largest record: one call takes a whole one."""
+
+_OWN_SYMBOLS = getattr(os, "RTLD_DEEPBIND", 0)
+# A Python that has another OpenSSL inside may offer it to everybody; halves of two do not fit together.
 
 _ED25519 = 1087  # number of the kind of key
 _KEY_LENGTH = 32
@@ -238,7 +242,7 @@ def load(library: str = LIBRARY) -> OpenSsl:
     ffi = cffi.FFI()
     ffi.cdef(_DECLARATIONS)
     try:
-        calls = ffi.dlopen(library)
+        calls = ffi.dlopen(library, ffi.RTLD_NOW | _OWN_SYMBOLS)
     except OSError:
         raise NoEngine(f"OpenSSL is missing ({library})") from None
     loaded = _Library(ffi, calls, ffi.new("unsigned char[]", RECORD))
