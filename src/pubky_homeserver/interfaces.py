@@ -44,6 +44,12 @@ class IAccountStore(Interface):
     async def log_state(pubky: str, private: bool) -> LogState | None:
         """Where the account's public or private log stands."""
 
+    async def accounts(after: int, limit: int) -> tuple[list[str], int | None]:
+        """Up to `limit` (at most 500) accounts in the order of sign-up, and where to go on; None at the end.
+
+        `after`: where the page before said to go on, 0 for the first one.
+        """
+
     async def totals() -> Totals:
         """Numbers over all accounts."""
 
@@ -105,6 +111,22 @@ class IGrantStore(Interface):
 
     async def revoke(grant_id: str) -> None:
         """Revoke a grant for good, and forget its bearer. Harmless for one that is unknown or revoked."""
+
+
+class IPacketStore(Interface):
+    """The newest signed packet (PKARR) of each account, so that it outlives the memory of the network.
+
+    A packet is 64 bytes of signature, 8 of timestamp, up to 1000 of DNS message. Who keeps one has verified it.
+    """
+
+    async def packet(pubky: str) -> bytes | None:
+        """The packet of an account."""
+
+    async def keep_packet(pubky: str, packet: bytes) -> bool:
+        """Keep a packet; False, and nothing happens, if the one kept is as recent or more recent.
+
+        The later timestamp is more recent, of two equal ones the larger message. Raises `NotFound` (no account).
+        """
 
 
 class IEntryStore(Interface):

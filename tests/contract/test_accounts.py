@@ -3,6 +3,7 @@
 import pytest
 import pytest_twisted
 from attrs import evolve
+from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
 from pubky_homeserver.core.digests import EMPTY
@@ -194,3 +195,34 @@ async def test_new_logs(store: Store) -> None:
             assert len(bytes.fromhex(log.log_id)) == 16
             names.add(log.log_id)
     assert len(names) == 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_accounts_are_listed_in_pages(store: Store) -> None:
+    """All accounts, each once, in the order of sign-up, also those that are disabled; the last page says so."""
+    assert await store.accounts(0, 10) == ([], None)
+    names = [f"{(number * 7) % 11:052}" for number in range(11)]
+    for pubky in names:
+        await sign_up(store, pubky)
+    await store.set_disabled(names[3], True)
+    for limit in (1, 3, 11, 12, 500):
+        found: list[str] = []
+        place: int | None = 0
+        while place is not None:
+            page, place = await store.accounts(place, limit)
+            assert len(page) <= limit
+            found += page
+        assert found == names
+    assert await store.accounts(11, 10) == ([], None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_of_accounts_has_an_end(store: Store) -> None:
+    """However many are asked for, a page has 500."""
+    names = [f"{number:052}" for number in range(502)]
+    await gatherResults([Deferred.fromCoroutine(sign_up(store, pubky)) for pubky in names])
+    first, place = await store.accounts(0, 100_000)
+    assert place is not None
+    second, end = await store.accounts(place, 100_000)
+    assert (len(first), len(second), end) == (500, 2, None)
+    assert sorted(first + second) == names

@@ -43,9 +43,13 @@ from pubky_homeserver.core.records import (
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
 from pubky_homeserver.store.grants import MemoryGrants
 from pubky_homeserver.store.locks import MemoryLocks
+from pubky_homeserver.store.packets import MemoryPackets
 
 MAX_PAGE = 1000
 """Paths or events of one page."""
+
+MAX_ACCOUNTS = 500
+"""Accounts of one page."""
 
 MAX_TOKENS = 1001
 """Signup tokens of one page: the protocol's thousand, and one to know whether there are more."""
@@ -96,12 +100,18 @@ class MemoryStore:
     # Blob → when its grace is over.
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
 
+    packets: MemoryPackets = field(init=False)
+    """The packets of the accounts."""
     grants: MemoryGrants = field(init=False)
     """Grants and their bearers."""
     is_deaf: bool = field(default=False, init=False)
     """Whether revocations are not heard; set by tests."""
     _hearers: list[Callable[[str | None], None]] = field(factory=list, init=False)
     # Who wants to know what is revoked.
+
+    @packets.default
+    def _make_packets(self) -> MemoryPackets:
+        return MemoryPackets(lambda pubky: pubky in self._accounts)
 
     @grants.default
     def _make_grants(self) -> MemoryGrants:
@@ -146,6 +156,11 @@ class MemoryStore:
         """See `IAccountStore`."""
         files = self._accounts.get(pubky)
         return files.logs[private] if files else None
+
+    async def accounts(self, after: int, limit: int) -> tuple[list[str], int | None]:
+        """See `IAccountStore`."""
+        end = after + min(limit, MAX_ACCOUNTS)
+        return list(self._accounts)[after:end], end if end < len(self._accounts) else None
 
     async def totals(self) -> Totals:
         """See `IAccountStore`."""

@@ -34,6 +34,7 @@ from pubky_homeserver.store.feeds import Feeds, account_page
 from pubky_homeserver.store.grants import RedisGrants
 from pubky_homeserver.store.locks import RedisLocks, pack_tokens
 from pubky_homeserver.store.migrations import open_schema
+from pubky_homeserver.store.packets import RedisPackets
 from pubky_homeserver.store.packing import (
     REIGN,
     pack_body,
@@ -134,6 +135,11 @@ class RedisStore:
         return RedisLocks(lambda: self._redis)
 
     @property
+    def packets(self) -> RedisPackets:
+        """The packets of the accounts."""
+        return RedisPackets(lambda: self._redis)
+
+    @property
     def grants(self) -> RedisGrants:
         """Grants and their bearers."""
         return RedisGrants(lambda: self._redis, self.remembered)
@@ -199,6 +205,14 @@ class RedisStore:
         if reigns is None:
             return None
         return LogState(reigns[-REIGN:][:16].hex(), int(seq), int(event), digest, int(floor))
+
+    async def accounts(self, after: int, limit: int) -> tuple[list[str], int | None]:
+        """See `IAccountStore`."""
+        end = after + min(limit, STEP)
+        found, newest = await self._redis.pipeline(
+            [("HMGET", schema.NUMBERS, *range(after + 1, end + 1)), ("HGET", schema.SHARD, "number")]
+        )
+        return [pubky.decode() for pubky in found if pubky is not None], end if end < int(newest or 0) else None
 
     async def totals(self) -> Totals:
         """See `IAccountStore`."""

@@ -38,6 +38,7 @@ key                    type    what it holds
 `grants:<pubky>`       zset    ids of the account's grants; score is the time of creation
 `bearer:<id>`          string  a bearer by the hash of its text: seconds when it expires, when its grant was first kept,
                                the grant's `facts` with its id; one a line. Lives as long as the bearer
+`packet:<pubky>`       string  the newest signed packet of the account (PKARR): signature, timestamp, DNS message
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
 `wake`                 channel a message after each event; its content means nothing
 `revocations`          channel what was revoked: `session:<id>` or `grant:<id>`
@@ -113,6 +114,11 @@ def sessions(pubky: str) -> str:
 def lock(pubky: str, path: str) -> str:
     """The lock of a path."""
     return f"{_SHARD}lock:{pubky}:{path}"
+
+
+def packet(pubky: str) -> str:
+    """The newest signed packet of the account."""
+    return f"{_SHARD}packet:{pubky}"
 
 
 def burned(token_id: bytes) -> str:
