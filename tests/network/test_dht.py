@@ -23,7 +23,7 @@ reactor: Any = _reactor
 NODES, DEAD, LIARS = 50, 5, 5
 LOSS = 0.3  # of datagrams, whichever way they go
 PAIRS = 500
-AT_A_TIME = 24  # pairs; each waits for silent nodes most of the time
+AT_A_TIME = 40  # pairs; each waits for silent nodes most of the time
 SEED = 20
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
+from pkarr.dht.contacts import Address, Contact
 from pkarr.dht.family import Family
-from pkarr.dht.items import MutableItem, mutable_target
+from pkarr.dht.items import MIN_SEQ, MutableItem, mutable_target
 from pkarr.dht.krpc import CAS_MISMATCH, INVALID_SIGNATURE, SALT_TOO_BIG, TOO_BIG, Get, Reply
 from pkarr.dht.lookup import Lookup, Newest, Storing, Tally
 from pkarr.dht.routing import K, distance
@@ -51,9 +52,16 @@ class Exchange:
     async def put(self, item: MutableItem, cas: int | None) -> int:
         """Put an item to the nodes nearest to its target, ourselves included; returns how many keep it."""
         newest = Newest(item.target, item.salt)
-        known = item.seq if cas is None else min(cas, item.seq)
+        before = max(item.seq - 1, MIN_SEQ)  # so items of the same number are sent, which may have another value
+        known = before if cas is None else min(cas, before)
+        sent, keepers = evolve(item, salt=b""), set[Address]()
+
+        def note(contact: Contact, reply: Reply) -> None:
+            if reply.item == sent:
+                keepers.add(contact.address)
+
         try:
-            found = await self._search(newest, Get(item.target, known), for_put=True)
+            found = await self._search(newest, Get(item.target, known), for_put=True, note=note)
         except Unavailable:
             if not any(family.is_private for family in self._serving()):
                 raise  # else we may be the first node of a network of our own
@@ -62,20 +70,27 @@ class Exchange:
             _compare(newest.item, item, cas)
         tally = self._put_here(item, cas, [lookup for _family, lookup in found])
         deliveries = [
-            family.deliver(Delivery(Storing(lookup.holders(), tally), item, cas, family.ask))
+            family.deliver(Delivery(Storing(lookup.holders(), tally, keepers), item, cas, family.ask))
             for family, lookup in found
         ]
         await _all(deliveries)
         return _outcome(tally)
 
     async def _search(
-        self, newest: Newest, request: Get, *, for_put: bool = False, may_guess: bool = False
+        self,
+        newest: Newest,
+        request: Get,
+        *,
+        for_put: bool = False,
+        may_guess: bool = False,
+        note: Callable[[Contact, Reply], None] = lambda contact, reply: None,
     ) -> list[tuple[Family, Lookup]]:
         """Search in all networks where we know somebody, at once. With `may_guess` a likely item is enough."""
         families = [family for family in self.families.values() if len(family.table)] or self.families.values()
         lookups = [family.lookup(newest.target, for_put) for family in families]
 
-        def heard(reply: Reply) -> bool:
+        def heard(contact: Contact, reply: Reply) -> bool:
+            note(contact, reply)
             believed = reply.item is None or newest.offer(reply.item)
             if is_enough():
                 for search in searches:

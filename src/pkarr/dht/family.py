@@ -30,6 +30,7 @@ FIRST_RETRY = 1.0  # seconds after which joining is tried again; doubled up to U
 QUESTIONABLE = 900.0  # seconds of silence after which a node is asked whether it is there (BEP 5)
 PINGS = 10  # such questions in one round
 MAX_CHECKS = 16  # newcomers that are asked back at the same time
+MAX_SEEDS = 40  # addresses of nodes that help to join
 FEW = 8  # known nodes, below which those are asked too who only help to join
 
 
@@ -39,6 +40,7 @@ class Family:
 
     `is_private`: the network is one of private addresses, of which several may be the same. `helpers` finds out
     addresses of nodes that help to join. `serves`: None to serve when strangers reach us, else whether to.
+    `elsewhere` gets the nodes with addresses of the other kind that somebody names.
     """
 
     kind: int
@@ -50,6 +52,7 @@ class Family:
     is_private: bool
     serves: bool | None
     helpers: Callable[[], Deferred[list[Address]]]
+    elsewhere: Callable[[list[Contact]], None] = lambda contacts: None
     socket: Socket = field(init=False)
     standing: Standing = field(factory=Standing, init=False)
     joined: Deferred[None] = field(factory=Deferred, init=False)
@@ -91,6 +94,14 @@ class Family:
         if self._round is not None:
             self._round.cancel()
         self.socket.close()
+
+    def hear_of(self, contacts: list[Contact]) -> None:
+        """Nodes that were named in the other network: they help to join, if we know hardly anybody here."""
+        if len(self.table) < FEW:
+            new = [contact.address for contact in self.usable(contacts) if contact.address not in self._seeds]
+            self._seeds = [*self._seeds, *new][:MAX_SEEDS]
+            if new and not len(self.table) and self._next is not None:
+                self._next.reset(0)
 
     def usable(self, contacts: Iterable[Contact]) -> list[Contact]:
         """Those of the nodes that somebody named which may be written to from here."""
@@ -139,6 +150,9 @@ class Family:
         self.table.replied(Contact(reply.sender, contact.address), self.clock.seconds())
         if reply.receiver is not None and not self.is_private:
             self._see(host, reply.receiver)
+        others = [node for node in reply.nodes if node.family != self.kind]
+        if others:
+            self.elsewhere(others)
         if not self.joined.called and self._next is not None:
             self._next.reset(0)  # the first that answers: look around from there
         return reply
@@ -210,7 +224,7 @@ class Family:
             self.ask(contact, Ping()).addErrback(lambda failure: None)
         untouched = self.table.untouched_since(now - QUESTIONABLE)
         if len(self.table) < FEW:
-            self._seeds = list({*self._seeds, *await self.helpers()})
+            self._seeds = list(dict.fromkeys([*await self.helpers(), *self._seeds]))[:MAX_SEEDS]
             await self._look_around(own)
         elif untouched:
             await self._look_around(id_near(own, max(untouched), secrets.token_bytes(ID_LENGTH)))
@@ -218,7 +232,8 @@ class Family:
             await self._try_own_door(self.standing.address)
 
     async def _look_around(self, target: bytes) -> None:
-        await self.search(Search(self.lookup(target), FindNode(target), self.ask, self.usable))
+        want = tuple(self.tables) if len(self.tables) > 1 else ()
+        await self.search(Search(self.lookup(target), FindNode(target, want), self.ask, self.usable))
 
     async def _try_own_door(self, address: Address) -> None:
         """Ping ourselves where strangers would."""

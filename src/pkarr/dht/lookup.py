@@ -13,7 +13,7 @@ to name nodes that do not exist, and those cost a short wait each, up to a fixed
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import Enum
 
 from attrs import define, evolve, field, frozen
@@ -241,10 +241,14 @@ class Tally:
 
 @define(eq=False)
 class Storing:
-    """A put to the nodes that a search found: who is silent is asked a second time. Answers go into `tally`."""
+    """A put to the nodes that a search found: who is silent is asked a second time. Answers go into `tally`.
+
+    `keepers` are where the very same item was found. Some programs refuse to take that again, as if it were older.
+    """
 
     holders: list[Holder]
     tally: Tally = field(factory=Tally)
+    keepers: Container[Address] = ()
     _waiting: dict[Address, int] = field(factory=dict, init=False)
     # Maps addresses to how often they were asked; those that answered are not here.
 
@@ -256,7 +260,8 @@ class Storing:
     def take(self, holder: Holder, code: int | None) -> None:
         """An answer: None that it is kept, or the code of an error. The first of each node counts."""
         if self._waiting.pop(holder.contact.address, None) is not None:
-            self.tally.count(code)
+            is_kept = code == SEQ_TOO_OLD and holder.contact.address in self.keepers
+            self.tally.count(None if is_kept else code)
 
     def slow(self, holder: Holder) -> bool:
         """A node has not answered in time. Whether to ask it again."""

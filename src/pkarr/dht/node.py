@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pkarr.dht.contacts import ID_LENGTH, IPV4, IPV6, Address
+from pkarr.dht.contacts import ID_LENGTH, IPV4, IPV6, Address, Contact
 from pkarr.dht.exchange import Exchange
 from pkarr.dht.family import Family
 from pkarr.dht.items import MAX_SEQ, MutableItem, string_in
@@ -216,7 +216,13 @@ class Dht(Service):
             self.settings.is_private,
             self.settings.serves,
             lambda: addresses_of(self.reactor.nameResolver, self.settings.bootstrap, kind),
+            self._pass_on,
         )
+
+    def _pass_on(self, contacts: list[Contact]) -> None:
+        """Tell each network of the nodes that the other one named."""
+        for kind, family in self._families.items():
+            family.hear_of([contact for contact in contacts if contact.family == kind])
 
     def _open(self, family: Family, host: str, port: int) -> int:
         """Listen at a host, at a port or another one; returns the port."""

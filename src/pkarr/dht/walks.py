@@ -31,7 +31,7 @@ class Search:
     request: Request
     ask: Ask
     usable: Callable[[Iterable[Contact]], Iterable[Contact]]
-    heard: Callable[[Reply], bool] = lambda reply: True
+    heard: Callable[[Contact, Reply], bool] = lambda contact, reply: True
     is_enough: Callable[[], bool] = lambda: False
     done: Deferred[None] = field(factory=Deferred, init=False)
 
@@ -45,11 +45,6 @@ class Search:
         if self.lookup.is_done or self.is_enough():
             self.done.callback(None)
 
-    def add(self, contacts: Iterable[Contact]) -> None:
-        """Nodes that somebody named."""
-        self.lookup.add(self.usable(contacts))
-        self.step()
-
     def _slow(self, contact: Contact) -> None:
         self.lookup.slow(contact)
         self.step()
@@ -58,7 +53,7 @@ class Search:
         if self.done.called:
             return
         self.lookup.take(contact, reply.sender, self.usable(reply.nodes), reply.token)
-        if not self.heard(reply):
+        if not self.heard(contact, reply):
             self.lookup.drop(contact)
         self.step()
 

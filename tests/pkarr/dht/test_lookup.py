@@ -250,6 +250,15 @@ def test_storing() -> None:
     assert storing.tally == Tally(1, [302, 302])
 
 
+def test_keepers() -> None:
+    """A node that has the very same item keeps it, also if it calls it too old."""
+    holders = [Holder(contact, b"token") for contact in contacts(3)]
+    storing = Storing(holders, keepers={holders[0].contact.address, holders[1].contact.address})
+    for holder, code in zip(storing.ask(), (302, 206, 302), strict=True):
+        storing.take(holder, code)
+    assert storing.tally == Tally(1, [206, 302])
+
+
 def test_storing_nowhere() -> None:
     """A put to nobody is done and refused by nobody."""
     storing = Storing([])

@@ -1,18 +1,25 @@
 """Nodes of the DHT on real sockets: ten of them on the loopback."""
 
+from collections.abc import Callable
+
 import pytest
 import pytest_twisted
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
+from pkarr.dht.contacts import Address
 from pkarr.dht.items import MutableItem, mutable_target, signable
+from pkarr.dht.krpc import Error, Put, Query, Reply, decode, encode
 from pkarr.dht.node import Dht, Settings
 from pkarr.interfaces import Conflict, INetwork, NotMostRecent, PacketRefused, Policy, Unavailable, UnreadableItem
 from pkarr.keys import Keypair
 from pkarr.packet import SignedPacket
 
-from .swarm import BOTH, LOOPBACK, LOOPBACK_V6, joining, keypair, packet, reactor, running, swarm
+from .swarm import BOTH, LOOPBACK, LOOPBACK_V6, joining, keypair, packet, port, reactor, running, swarm
 
 KEY = keypair(1)
 
@@ -146,3 +153,92 @@ async def test_cancelled() -> None:
     for answer in (unwanted, waiting):
         with pytest.raises(CancelledError):
             await answer
+
+
+@pytest_twisted.ensureDeferred
+async def test_ties() -> None:
+    """Of two items of one number the larger stays, and who put the other is told."""
+    async with swarm(10) as nodes:
+        await nodes[1].put(item(5, b"5:hellp"))
+        with pytest.raises(NotMostRecent):
+            await nodes[2].put(item(5, b"5:hella"))
+        assert await nodes[2].get(KEY.public_key.raw) == item(5, b"5:hellp")
+
+
+@pytest_twisted.ensureDeferred
+async def test_nodes_that_keep_nothing() -> None:
+    """Nodes that give no token cannot be asked to keep anything; nodes that refuse all are told apart from silence."""
+    for answer in (no_token, only_errors):
+        stranger = Stranger(answer)
+        listening = reactor.listenUDP(0, stranger, "127.0.0.1")
+        there = ("127.0.0.1", listening.getHost().port)
+        async with running(Dht(reactor, evolve(LOOPBACK, serves=False, bootstrap=(there,)))) as dht:
+            with pytest.raises(Unavailable, match="No responded DHT nodes returned usable response"):
+                await dht.publish(packet(KEY, 1))
+        await listening.stopListening()
+
+
+def no_token(query: Query) -> Reply | Error:
+    """What an old node answers."""
+    return Reply(query.transaction, bytes(20))
+
+
+def only_errors(query: Query) -> Reply | Error:
+    """What a node answers that lets nobody put anything."""
+    if isinstance(query.request, Put):
+        return Error(query.transaction, 202, b"Server Error")
+    return Reply(query.transaction, bytes(20), token=b"token")
+
+
+@define(eq=False)
+class Stranger(DatagramProtocol):
+    """A node with answers of its own."""
+
+    answer: Callable[[Query], Reply | Error]
+    noisy = False
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Answer."""
+        query = decode(datagram)
+        assert isinstance(query, Query)
+        assert self.transport is not None
+        self.transport.write(encode(self.answer(query)), addr)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_other_network_is_found() -> None:
+    """Who joins over IPv4 only hears of nodes with IPv6 addresses, and joins them too (BEP 32)."""
+    async with swarm(10, BOTH) as nodes:
+        v4_only = tuple(address for address in nodes[0].addresses if ":" not in address[0])
+        async with running(Dht(reactor, evolve(BOTH, bootstrap=v4_only))) as late:
+            for _ in range(500):
+                if {contact.family for contact in late.save().nodes} == {4, 6}:
+                    break
+                await deferLater(reactor, 0.01)
+            assert {contact.family for contact in late.save().nodes} == {4, 6}
+
+
+@pytest_twisted.ensureDeferred
+async def test_ports() -> None:
+    """A node takes another port if its own is taken, unless it insists; without IPv6 it does without."""
+    async with running(Dht(reactor, LOOPBACK)) as first:
+        taken = evolve(LOOPBACK, port=port(first)[1])
+        async with running(Dht(reactor, taken)) as second:
+            assert port(second)[1] not in (0, port(first)[1])
+        with pytest.raises(CannotListenError):
+            Dht(reactor, evolve(taken, insists=True)).startService()
+        async with running(Dht(reactor, evolve(LOOPBACK, ipv6="2001:db8::1"))) as without:
+            assert len(without.addresses) == 1
+        with pytest.raises(CannotListenError):
+            Dht(reactor, evolve(LOOPBACK_V6, ipv6="2001:db8::1")).startService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_of_helpers() -> None:
+    """Nodes that help to join may be named; a name that means nothing is passed over."""
+    async with running(Dht(reactor, LOOPBACK)) as first:
+        names = (("nobody.invalid", 1), ("localhost", port(first)[1]))
+        async with running(Dht(reactor, evolve(LOOPBACK, bootstrap=names))) as second:
+            await second.when_joined()
+            assert (second.known, first.counts["received"] > 0) == (1, True)
+            await second.when_joined()
