@@ -1,1 +1,1 @@
-`pkarr.dht` is a node of the Mainline DHT, over IPv4 and IPv6: it finds and publishes signed packets without relays.
+The homeserver is a node of the Mainline DHT, over IPv4 and IPv6 (`dht` and `pkdns.dht_bootstrap_nodes` in the settings), and finds and publishes signed packets there without relays; `pkarr.dht` is the same for other programs.

@@ -28,7 +28,8 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
     "general": {"signup_mode": "open"},
     "drive": {"icann_listen_socket": "127.0.0.1:0", "pubky_listen_socket": "127.0.0.1:0"},
     "admin": {"listen_socket": "127.0.0.1:0", "admin_password": "open sesame"},
-    "pkdns": {"dht_relay_nodes": []},
+    "pkdns": {"dht_relay_nodes": [], "dht_bootstrap_nodes": []},
+    "dht": {"enabled": False},
 }
 """Sign-up for everybody, any free ports, and nothing published."""
 

@@ -14,6 +14,7 @@ from pubky_homeserver.config import (
     MAX_FILE,
     MAX_SHOWN,
     NOT_HERE,
+    PUBLIC_RELAYS,
     Config,
     ConfigError,
     Pkdns,
@@ -146,6 +147,13 @@ GOOD: list[tuple[str, str, object]] = [
     ("pkdns.public_ip", '"2001:DB8::1"', "2001:db8::1"),
     ("pkdns.dht_relay_nodes", "[]", ()),
     ("pkdns.dht_relay_nodes", '["http://localhost:15411/"]', ("http://localhost:15411",)),
+    ("pkdns.dht_bootstrap_nodes", "[]", ()),
+    (
+        "pkdns.dht_bootstrap_nodes",
+        '["router.example:6881", "127.0.0.1:1", "[::1]:65535"]',
+        (("router.example", 6881), ("127.0.0.1", 1), ("::1", 65535)),
+    ),
+    ("dht.addresses", '["::", "127.0.0.1"]', ("::", "127.0.0.1")),
     ("pkdns.icann_domain", '"xn--bcher-kva.example"', "xn--bcher-kva.example"),
     ("logging.level", '"WARN"', "warn"),
 ]
@@ -198,7 +206,17 @@ BAD = {
         '["http://[x"]',
         "1",
     ],
+    "pkdns.dht_bootstrap_nodes": ['"x:1"', '["x"]', '["x:0"]', '["x:65536"]', '["a_b:1"]', '["1.2.3:1"]', "[1]"],
+    "pkdns.dht_request_timeout_ms": ["0", "600001"],
     "pkdns.relay_request_timeout_ms": ["0", "600001"],
+    "pkdns.user_keys_republisher_interval": ["-1", "604801", '"4h"'],
+    "dht.enabled": ["1"],
+    "dht.addresses": ["[]", '"0.0.0.0"', '["0.0.0.0", "127.0.0.1"]', '["localhost"]'],
+    "dht.port": ["-1", "65536"],
+    "dht.private_network": ["0"],
+    "dht.rate_limit": ["0", "1000001"],
+    "dht.total_rate_limit": ["0", "1000001"],
+    "dht.max_items": ["-1", "1000001"],
     "logging.level": ['"verbose"', "3"],
 }
 
@@ -334,6 +352,15 @@ def test_relays_are_separated_by_commas(load_with: Load) -> None:
     """`PKARR_ENDPOINT` is a list in one text."""
     config = load_with(PKARR_ENDPOINT=" https://a.example/, http://b.example:1/x ")
     assert config.pkdns.dht_relay_nodes == ("https://a.example", "http://b.example:1/x")
+
+
+def test_a_network_of_ones_own_has_no_public_relays(load_with: Load) -> None:
+    """Who names bootstrap nodes means another network: the public relays are asked only if they are named too."""
+    nodes = '[pkdns]\ndht_bootstrap_nodes = ["127.0.0.1:6881"]\n'
+    assert Config().pkdns.relays == PUBLIC_RELAYS
+    assert load_with(nodes).pkdns.relays == ()
+    assert load_with(nodes + 'dht_relay_nodes = ["http://a.example"]\n').pkdns.relays == ("http://a.example",)
+    assert load_with("[pkdns]\ndht_relay_nodes = []\n").pkdns.relays == ()
 
 
 @pytest.mark.parametrize("endpoints", ["a.example", "https://a.example,", ",", f"gopher://me:{SECRET}@b"])

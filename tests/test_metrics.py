@@ -27,6 +27,10 @@ def record_everything(metrics: ServerMetrics) -> None:
         pass
     metrics.stream_cut_off()
     metrics.stream_half_full()
+    metrics.record_try("published", 1_764_000_000.5)
+    metrics.user_record("moved")
+    metrics.user_records_round(1.5)
+    metrics.user_records_late()
 
 
 def test_nothing_before_the_first_record() -> None:
@@ -45,7 +49,7 @@ def test_nothing_before_the_first_record() -> None:
 
 
 def test_all_names_and_types() -> None:
-    """Exactly the official names and types; what Prometheus' own parser reads agrees."""
+    """Exactly the official names and types, and ours; what Prometheus' own parser reads agrees."""
     metrics = ServerMetrics()
     record_everything(metrics)
     text = metrics.render().decode()
@@ -59,6 +63,11 @@ def test_all_names_and_types() -> None:
         "event_stream_broadcast_half_full_count_total": "counter",
         "signup_count_total": "counter",
         "storage_request_count_total": "counter",
+        "record_publish_count_total": "counter",
+        "record_published_timestamp_seconds": "gauge",
+        "user_record_count_total": "counter",
+        "user_record_late_round_count_total": "counter",
+        "user_record_round_seconds": "gauge",
         "target_info": "gauge",
     }
     helped = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP")}

@@ -35,6 +35,8 @@ class FakeNetwork:
     name: str = "a network"
     answers: list[Exception | int | Deferred[int]] = Factory(list)
     published: list[SignedPacket] = Factory(list)
+    found: list[SignedPacket | Exception | None] = Factory(list)
+    """What the next lookups find; without any left it is the packet that came last."""
 
     async def publish(self, packet: SignedPacket, replaces: int | None = None) -> int:
         """Note the packet, then do as told; without an answer left all is well."""
@@ -47,8 +49,12 @@ class FakeNetwork:
         return answer
 
     async def resolve(self, key: PublicKey, policy: Policy = Policy.CACHE_FIRST) -> SignedPacket | None:
-        """Not asked here."""
-        raise NotImplementedError
+        """Find what was scripted, else what was published."""
+        assert policy is Policy.NETWORK_ONLY
+        found = self.found.pop(0) if self.found else self.published[-1]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def __str__(self) -> str:
         return self.name
@@ -303,3 +309,75 @@ def test_what_the_log_says(stage: Stage) -> None:
         ("info", "Our record is published at a network, on 5 nodes"),
     ]
     assert KEYPAIR.seed.hex() not in repr(logs)
+
+
+# --- reading back -------------------------------------------------------------------------------------------------
+
+
+def signed(timestamp: float) -> SignedPacket:
+    """A record of ours of another time (seconds)."""
+    return SignedPacket.sign(KEYPAIR, ADVERTISED.records(), int(timestamp * 1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (None, "a network: it was taken, but is not found there"),
+        (signed(NOW - HOUR), "a network: it was taken, but is not found there"),
+        (Unavailable("gone again"), "a network: gone again"),
+    ],
+)
+def test_a_record_that_is_not_found_is_published_again(
+    stage: Stage, found: SignedPacket | Exception | None, expected: str
+) -> None:
+    """That a network says it took the record is not enough: it must be there."""
+    network = FakeNetwork(found=[found])
+    publisher = stage.start(network)
+    assert publisher.publication() == Publication(None, expected)
+    stage.clock.advance(1)
+    assert len(network.published) == 2
+    assert publisher.publication() == Publication(NOW + 1)
+
+
+def test_a_newer_record_is_seen_when_reading_back(stage: Stage) -> None:
+    """A few nodes of the DHT may have a newer record that the others do not know."""
+    newer = signed(NOW + HOUR)
+    network = FakeNetwork(found=[newer])
+    publisher = stage.start(network)
+    assert publisher.publication() == Publication(
+        None, f"a network: a newer record of this key is known there: one of {newer.timestamp}"
+    )
+    stage.clock.advance(HOUR - 1)
+    assert len(network.published) == 1
+    stage.clock.advance(1)
+    assert publisher.publication() == Publication(NOW + HOUR)
+
+
+# --- on demand ----------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_published_on_demand(stage: Stage) -> None:
+    """Who asks for it has the record published at once, at every network, and hears what each did."""
+    one, two = FakeNetwork("one", answers=[1, 7]), FakeNetwork("two", answers=[Unavailable("away")] * 2)
+    publisher = stage.start(one, two)
+    stage.clock.advance(0.5)
+    spread = await publisher.publish_now()
+    assert [(outcome.network, outcome.nodes, str(outcome.failure)) for outcome in spread.outcomes] == [
+        (one, 7, "None"),
+        (two, 0, "away"),
+    ]
+    assert publisher.publication() == Publication(NOW + 0.5)
+    assert len(set(map(bytes, one.published + two.published))) == 1
+
+
+def test_tries_are_counted(stage: Stage) -> None:
+    """The metrics have how often each network took the record and did not, and when one took it last."""
+    network = FakeNetwork(answers=[Unavailable("away"), 1, NotMostRecent("no")])
+    publisher = stage.start(network)
+    stage.clock.advance(1)
+    stage.clock.advance(HOUR)
+    text = publisher.metrics.render().decode()
+    for outcome in ("failed", "published", "outdated"):
+        assert f'record_publish_count_total{{outcome="{outcome}",otel_scope_name="pubky_homeserver"}} 1\n' in text
+    assert f'record_published_timestamp_seconds{{otel_scope_name="pubky_homeserver"}} {int(NOW) + 1}\n' in text

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from attrs import Attribute, evolve, field, fields, frozen, has
 from dotenv import dotenv_values
 
+from pkarr.dht.node import PORT, RATE, TOTAL_RATE
+from pkarr.dht.server import MAX_ITEMS
 from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.store.address import RedisAddress
 
@@ -34,6 +36,9 @@ MAX_FILE = 1 << 20
 
 MAX_SHOWN = 100
 """Characters of a wrong value that an error shows."""
+
+PUBLIC_RELAYS = ("https://pkarr.pubky.app", "https://pkarr.pubky.org")
+"""The relays that the official clients ask."""
 
 NOT_HERE = {
     "general.database_url": "this homeserver keeps its state in Redis: see redis.url",
@@ -152,6 +157,33 @@ def _read_relays(value: object) -> tuple[str, ...]:
     return tuple(url.rstrip("/") for url in urls)
 
 
+def _read_nodes(value: object) -> tuple[tuple[str, int], ...]:
+    """Nodes of the DHT as `host:port`; raises `ValueError`."""
+    if not isinstance(value, list):
+        raise ValueError(value)
+    return tuple(_read_node(_read_text(one)) for one in value)
+
+
+def _read_node(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) == 0:
+        raise ValueError(text)
+    if host.startswith("[") or host.rpartition(".")[2].isdigit():
+        address = Socket.parse(text)
+        return address.host, address.port
+    return read_domain(host), _within(int(port), 1, 65535)
+
+
+def _read_addresses(value: object) -> tuple[str, ...]:
+    """IP addresses, at most one of each kind; raises `ValueError`."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(value)
+    addresses = [ipaddress.ip_address(_read_text(one)) for one in value]
+    if len({address.version for address in addresses}) < len(addresses):
+        raise ValueError(value)
+    return tuple(map(str, addresses))
+
+
 def _read_redis(value: object) -> RedisAddress:
     return RedisAddress.parse(_read_text(value))
 
@@ -257,12 +289,37 @@ class Pkdns:
     public_icann_http_port: int | None = _whole(None, 1, 65535, "a port")
     public_pubky_tls_port: int | None = _whole(None, 1, 65535, "a port")
     icann_domain: str | None = _setting("localhost", read_domain, "a host name, such as example.com")
-    dht_relay_nodes: tuple[str, ...] = _setting(
-        ("https://pkarr.pubky.app", "https://pkarr.pubky.org"),
-        _read_relays,
-        "a list of http:// or https:// addresses",
+    user_keys_republisher_interval: int = _whole(14_400, 0, 604_800, "seconds")
+    dht_bootstrap_nodes: tuple[tuple[str, int], ...] | None = _setting(
+        None, _read_nodes, 'a list of nodes, such as ["router.bittorrent.com:6881"]'
     )
+    dht_relay_nodes: tuple[str, ...] | None = _setting(None, _read_relays, "a list of http:// or https:// addresses")
+    dht_request_timeout_ms: int = _whole(2000, 1, 600_000, "milliseconds")
     relay_request_timeout_ms: int = _whole(5000, 1, 600_000, "milliseconds")
+
+    @property
+    def relays(self) -> tuple[str, ...]:
+        """The relays to publish at: the public ones, unless others or a network of one's own are named."""
+        if self.dht_relay_nodes is not None:
+            return self.dht_relay_nodes
+        return PUBLIC_RELAYS if self.dht_bootstrap_nodes is None else ()
+
+
+@frozen
+class DhtNode:
+    """Our node of the DHT."""
+
+    enabled: bool = _flag(True)
+    addresses: tuple[str, ...] = _setting(
+        ("0.0.0.0", "::"),  # noqa: S104  # a node of the DHT is for everybody
+        _read_addresses,
+        'a list of one or two addresses to listen on, such as ["0.0.0.0", "::"]',
+    )
+    port: int = _whole(PORT, 0, 65535, "a port")
+    private_network: bool = _flag(False)
+    rate_limit: int = _whole(int(RATE), 1, 1_000_000, "messages a second")
+    total_rate_limit: int = _whole(int(TOTAL_RATE), 1, 1_000_000, "messages a second")
+    max_items: int = _whole(MAX_ITEMS, 0, 1_000_000, "items")
 
 
 @frozen
@@ -284,6 +341,7 @@ class Config:
     admin: Admin = Admin()
     metrics: Metrics = Metrics()
     pkdns: Pkdns = Pkdns()
+    dht: DhtNode = DhtNode()
     logging: Logging = Logging()
 
 

@@ -9,6 +9,7 @@
     homeserver.toml  the operator's settings, if there are any
     redis/           the private Redis
     blobs/           bodies of files
+    dht              nodes of the DHT that were known at the last stop
 
 A folder that has been in use is never taken for a new one: what is missing in it then is a loss to be told, not a gap
 to be filled. Nor is a folder taken that is somebody else's, or was written by a newer version of this program.

@@ -43,6 +43,11 @@ class ServerMetrics:
     _stream_durations: Histogram = field(init=False)
     _streams_cut_off: Counter = field(init=False)
     _streams_half_full: Counter = field(init=False)
+    _record_tries: Counter = field(init=False)
+    _record_published: Gauge = field(init=False)
+    _user_records: Counter = field(init=False)
+    _user_records_late: Counter = field(init=False)
+    _user_records_round: Gauge = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._signups = self._counter("signup_count", "Successful sign-ups")
@@ -55,9 +60,7 @@ class ServerMetrics:
         self._stream_queries = self._histogram(
             "event_stream_db_query_duration_ms", "How long a query of an event stream's history took", QUERY_BUCKETS
         )
-        self._open_streams = Gauge(
-            "event_stream_active_connections", "Event streams that are open", (SCOPE_LABEL,), registry=self._registry
-        )
+        self._open_streams = self._gauge("event_stream_active_connections", "Event streams that are open")
         self._stream_durations = self._histogram(
             "event_stream_connection_duration_ms", "How long an event stream was open", CONNECTION_BUCKETS
         )
@@ -67,7 +70,26 @@ class ServerMetrics:
         self._streams_half_full = self._counter(
             "event_stream_broadcast_half_full_count", "Times that a stream's queue was half full when it was read"
         )
+        self._count_records()
         self._describe_target()
+
+    def _count_records(self) -> None:
+        """What is ours: the official homeserver shows nothing of PKARR."""
+        self._record_tries = self._counter(
+            "record_publish_count", "Tries to publish the homeserver's record, at each network", ("outcome",)
+        )
+        self._record_published = self._gauge(
+            "record_published_timestamp_seconds", "When a network last took the homeserver's record"
+        )
+        self._user_records = self._counter(
+            "user_record_count", "Records of users that were to be published again", ("outcome",)
+        )
+        self._user_records_late = self._counter(
+            "user_record_late_round_count", "Rounds over all users that took longer than the interval"
+        )
+        self._user_records_round = self._gauge(
+            "user_record_round_seconds", "How long the last round over all users took"
+        )
 
     @property
     def signups(self) -> Counter:
@@ -113,12 +135,33 @@ class ServerMetrics:
         """Live events were taken from a queue that was at least half full."""
         self._streams_half_full.labels(SCOPE).inc()
 
+    def record_try(self, outcome: str, now: float) -> None:
+        """The homeserver's record was `published` at a network, `failed`, or is `outdated` there."""
+        self._record_tries.labels(outcome, SCOPE).inc()
+        if outcome == "published":
+            self._record_published.labels(SCOPE).set(now)
+
+    def user_record(self, outcome: str) -> None:
+        """A user's record was looked after."""
+        self._user_records.labels(outcome, SCOPE).inc()
+
+    def user_records_round(self, seconds: float) -> None:
+        """All users' records were."""
+        self._user_records_round.labels(SCOPE).set(seconds)
+
+    def user_records_late(self) -> None:
+        """A round over all users takes longer than the interval."""
+        self._user_records_late.labels(SCOPE).inc()
+
     def render(self) -> bytes:
         """All series as Prometheus' text format 0.0.4."""
         return "".join(_render(self._registry.collect())).encode()
 
     def _counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(name, meaning, (*labels, SCOPE_LABEL), registry=self._registry)
+
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(name, meaning, (SCOPE_LABEL,), registry=self._registry)
 
     def _histogram(self, name: str, meaning: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(name, meaning, (SCOPE_LABEL,), registry=self._registry, buckets=buckets)

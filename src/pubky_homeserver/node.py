@@ -1,7 +1,8 @@
 """The homeserver as a service: its parts, the order in which they start, and the reverse in which they stop.
 
-Each part starts when the one before is up: Redis, the store, the bodies, the ports, the feed, the publisher. At the
-end streams end first, the ports close, running requests finish, commits finish; Redis goes last, for all write to it.
+Each part starts when the one before is up: the DHT, Redis, the store, the bodies, the ports, the feed, the publishers.
+At the end streams end first, the ports close, running requests finish, commits finish; Redis goes last, for all write
+to it.
 """
 
 import atexit
@@ -21,16 +22,14 @@ from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
-from twisted.web.client import Agent
 
 from pkarr.keys import Keypair
-from pkarr.relay import Relay
 from pkarr.tls.endpoint import TlsFactory
 from pkarr.tls.session import IEngine
 from pubky_homeserver import testnet
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.blobs import FileBlobs
-from pubky_homeserver.config import ClientIdentity, Config
+from pubky_homeserver.config import ClientIdentity, Config, Socket
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.descriptors import OTHER_CONNECTIONS, handshakes
@@ -40,8 +39,11 @@ from pubky_homeserver.grants import Grants
 from pubky_homeserver.listening import Listener
 from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.networks import Networks
 from pubky_homeserver.proxied import ProxiedFactory
-from pubky_homeserver.publisher import Advertised, Publisher
+from pubky_homeserver.publisher import Advertised
+from pubky_homeserver.records import Records
+from pubky_homeserver.republisher import ENOUGH
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.address import RedisAddress
@@ -85,9 +87,9 @@ class Homeserver(Service):
     """What speaks TLS by public key, or why nothing does."""
     connections: int
     """How many of them the port for clients takes, and bodies are open at most."""
-    works: bool = True
-    """Whether this process publishes and sweeps."""
-    relays: testnet.Relays | None = None
+    networks: Networks | None
+    """Where this process publishes; None if it neither publishes nor sweeps, for another one does."""
+    surroundings: testnet.Surroundings | None = None
     """The other parts of a test network."""
     is_passing: bool = False
     """Whether the data directory goes at the end."""
@@ -125,17 +127,30 @@ class Homeserver(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _start(self) -> None:
-        if self.relays is not None:
-            self._open({"pkarr relay": self.relays.pkarr.answer, "http relay": self.relays.http.answer}, 0.0)
+        if self.surroundings is not None:
+            await self._surround(self.surroundings)
+        elif self.networks is not None:
+            self._run(self.networks)
         store = await self._open_store()
         blobs = self._prepare_blobs()
-        publisher = self._make_publisher()
+        metrics = ServerMetrics()
+        records = None if self.networks is None else self._make_records(self.networks, store, metrics)
         if "client" in self.listeners:
-            await self._serve(store, blobs, publisher)
-        if self.works:
+            await self._serve(store, blobs, records, metrics)
+        if records is not None:
             self._run(Sweep(blobs, store, self.reactor, self.config.blobs.sweep_interval))
-            self._run(publisher)
+            self._run(records)
         self._greet()
+
+    async def _surround(self, surroundings: testnet.Surroundings) -> None:
+        """Start the rest of a test network, and join it."""
+        assert self.networks is not None  # it is one process
+        surroundings.start()
+        self._undo.append(surroundings.dht.stopService)
+        self._run(self.networks)
+        if self.networks.dht is not None:
+            await self.networks.dht.when_joined().addTimeout(testnet.JOINING, self.reactor)
+        self._open({"pkarr relay": surroundings.pkarr.answer, "http relay": surroundings.http.answer}, 0.0)
 
     @property
     def _reserve(self) -> int:
@@ -173,8 +188,10 @@ class Homeserver(Service):
             raise CannotStart(f"{error.filename or folder} cannot be used: {error.strerror}") from None
         return blobs
 
-    async def _serve(self, store: RedisStore, blobs: FileBlobs, publisher: Publisher) -> None:
-        clock, metrics = self.reactor, ServerMetrics()
+    async def _serve(
+        self, store: RedisStore, blobs: FileBlobs, records: Records | None, metrics: ServerMetrics
+    ) -> None:
+        clock = self.reactor
         accounts = Accounts(store, clock, self.config.general.signup_mode == "token_required")
         settings = self.config.storage
         storage = Storage(store, store.locks, blobs, clock, settings.default_limit, settings.inline_limit)
@@ -196,7 +213,7 @@ class Homeserver(Service):
         sites: dict[str, Answer] = {"client": client.answer}
         if "admin" in self.listeners:
             rooms = {"disk": blobs.has_room}
-            health = Health(accounts, rooms, lambda: publisher.publication() if self.works else None, clock)
+            health = Health(accounts, rooms, records.checks if records is not None else dict, clock)
             sites["admin"] = AdminSite(Admin(accounts, self._facts()), health, self.password).answer
         if "metrics" in self.listeners:
             sites["metrics"] = MetricsSite(metrics).answer
@@ -236,12 +253,21 @@ class Homeserver(Service):
     def _from_proxies(self, factory: Factory, identity: ClientIdentity) -> Factory:
         return ProxiedFactory(factory, identity.proxies, self.reactor) if identity.proxies else factory
 
-    def _make_publisher(self) -> Publisher:
-        pkdns = self.config.pkdns
-        agent = Agent(self.reactor)
-        timeout = pkdns.relay_request_timeout_ms / 1000
-        networks = [Relay(url, agent, self.reactor, timeout) for url in pkdns.dht_relay_nodes]
-        return Publisher(self.keypair, self._advertised(), networks, self.reactor)
+    def _make_records(self, networks: Networks, store: RedisStore, metrics: ServerMetrics) -> Records:
+        dht, settings = networks.dht, self.config.dht
+        return Records(
+            keypair=self.keypair,
+            advertised=self._advertised(),
+            relays=networks.relays,
+            dht=dht,
+            accounts=store,
+            packets=store.packets,
+            clock=self.reactor,
+            metrics=metrics,
+            interval=self.config.pkdns.user_keys_republisher_interval,
+            enough=1 if dht is None or settings.private_network else ENOUGH,
+            known=lambda: 0 if dht is None else dht.known,
+        )
 
     def _advertised(self) -> Advertised:
         pkdns = self.config.pkdns
@@ -255,7 +281,8 @@ class Homeserver(Service):
     def _tls_port(self) -> int | None:
         """Where clients find TLS by public key; None if nobody answers there."""
         listener = self.listeners.get("pubky")
-        if listener is None and ((self.works and "client" in self.listeners) or isinstance(self.engine, str)):
+        works = self.networks is not None and "client" in self.listeners
+        if listener is None and (works or isinstance(self.engine, str)):
             return None
         port = (listener.address if listener else self.config.drive.pubky_listen_socket).port
         return self.config.pkdns.public_pubky_tls_port or port
@@ -297,6 +324,9 @@ class Homeserver(Service):
                 scheme=scheme,
                 address=str(listener.address),
             )
+        if self.networks is not None and self.networks.dht is not None:
+            for host, port in self.networks.dht.addresses:
+                self.log.info("A node of the DHT at {address} (UDP)", address=str(Socket(host, port)))
         if isinstance(self.engine, str):
             self.log.warn("{reason}. Only clients that find the domain are served", reason=self.engine)
         else:

@@ -2,7 +2,8 @@
 
 The record is signed once, when the program starts, and the same bytes are published again every hour, for the DHT
 forgets. Each network has its own loop, so that one which is away does not hold up the others: after a failure it is
-tried again soon, then ever more rarely, until it works. The server runs all the while; `/readyz` shows how it stands.
+tried again soon, then ever more rarely, until it works. What a network took is looked for there, for some nodes of the
+DHT keep nothing, and a few may hold something newer. The server runs all the while; `/readyz` shows how it stands.
 
 A network that knows a newer record of our key is not argued with before the next hour: another server runs with the
 same key, or the clock was set back, and somebody should look.
@@ -15,18 +16,20 @@ from typing import ClassVar
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pkarr.interfaces import INetwork, NetworkError, NotMostRecent
+from pkarr.client import Outcome, Spread
+from pkarr.interfaces import INetwork, NetworkError, NotMostRecent, Policy, Unavailable
 from pkarr.keys import Keypair
 from pkarr.packet import SignedPacket
 from pkarr.records import HTTP_PORT, Record, address, at_port, hinting, https
 from pkarr.timestamps import Timestamps
 from pubky_homeserver.core.health import Publication
+from pubky_homeserver.metrics import ServerMetrics
 
 INTERVAL = 3600.0  # seconds: items of the DHT vanish after some hours
 FIRST_DELAY = 1.0  # seconds to the second try, at most; doubled after each further failure
@@ -68,15 +71,21 @@ class _Upkeep:
     network: INetwork
     packet: SignedPacket
     clock: IReactorTime
+    metrics: ServerMetrics
     interval: float
     jitter: Callable[[], float]
     published: float | None = None
-    failure: str | None = None
-    is_outdated: bool = False
+    failure: NetworkError | None = None
+    """What went wrong the last time; None if nothing did."""
     _loop: LoopingCall = field(init=False)
     _round: Deferred[None] | None = field(default=None, init=False)
     _stopped: bool = field(default=False, init=False)
     log: ClassVar[Logger] = Logger()
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether something newer is known there."""
+        return isinstance(self.failure, NotMostRecent)
 
     def start(self) -> None:
         """Publish now and then every interval."""
@@ -93,6 +102,11 @@ class _Upkeep:
             self._round.cancel()
         return self._round
 
+    async def publish_now(self) -> Outcome:
+        """Publish once, whatever the loop does."""
+        nodes = await self._try()
+        return Outcome(self.network, nodes or 0, self.failure)
+
     def _begin_round(self) -> Deferred[None]:
         self._round = Deferred.fromCoroutine(self._publish())
         self._round.addErrback(self._forgive)
@@ -104,9 +118,9 @@ class _Upkeep:
             self.log.failure("Unexpected failure at {network}", failure, network=self.network)
 
     async def _publish(self) -> None:
-        """Try until it works."""
+        """Try until it works, or trying again soon is of no use."""
         longest = FIRST_DELAY
-        while not await self._try():
+        while await self._try() is None and not self.is_outdated:
             delay = longest * (1 + self.jitter()) / 2
             self.log.warn(
                 "Our record could not be published at {network}: {failure}. Next try in {delay:.1f} s.",
@@ -117,41 +131,51 @@ class _Upkeep:
             await deferLater(self.clock, delay)
             longest = min(2 * longest, LONGEST_DELAY)
 
-    async def _try(self) -> bool:
-        """Publish once. Returns whether this round is over: it worked, or trying again soon is of no use."""
+    async def _try(self) -> int | None:
+        """Publish once. Returns on how many nodes the record is; None if it failed."""
         is_news = self.published is None or self.failure is not None
         try:
             nodes = await self._attempt()
         except CancelledError:
             raise
         except NotMostRecent as error:
-            self.is_outdated = True
-            self.failure = f"a newer record of this key is known there: {error}"
+            self.failure = NotMostRecent(f"a newer record of this key is known there: {error}")
             self.log.error("Our record is not kept at {network}: {failure}", network=self.network, failure=self.failure)
-            return True
         except TimeoutError:
-            self.failure = f"no answer within {PATIENCE:g} s"
+            self.failure = Unavailable(f"no answer within {PATIENCE:g} s")
         except NetworkError as error:
-            self.failure = str(error)
+            self.failure = error
         except Exception:
             self.log.failure("Unexpected failure at {network}", network=self.network)
-            self.failure = "failed; the log tells why"
+            self.failure = Unavailable("failed; the log tells why")
         else:
-            self.published, self.failure, self.is_outdated = self.clock.seconds(), None, False
+            self.published, self.failure = self.clock.seconds(), None
             log = self.log.info if is_news else self.log.debug
             log("Our record is published at {network}, on {nodes} nodes", network=self.network, nodes=nodes)
-            return True
-        return False
+            self.metrics.record_try("published", self.published)
+            return nodes
+        self.metrics.record_try("outdated" if self.is_outdated else "failed", self.clock.seconds())
+        return None
 
     async def _attempt(self) -> int:
         """Publish; one that is stopped ends with `CancelledError`, whatever its connection calls that."""
-        trying = Deferred.fromCoroutine(self.network.publish(self.packet)).addTimeout(PATIENCE, self.clock)
+        trying = Deferred.fromCoroutine(self._exchange()).addTimeout(PATIENCE, self.clock)
         try:
             return await trying
         except Exception:
             if self._stopped:
                 raise CancelledError from None
             raise
+
+    async def _exchange(self) -> int:
+        """Publish, and read back what is there now."""
+        nodes = await self.network.publish(self.packet)
+        found = await self.network.resolve(self.packet.public_key, Policy.NETWORK_ONLY)
+        if found is None or self.packet.more_recent_than(found):
+            raise Unavailable("it was taken, but is not found there")
+        if found.more_recent_than(self.packet):
+            raise NotMostRecent(f"one of {found.timestamp}")
+        return nodes
 
 
 @define(eq=False)
@@ -162,6 +186,7 @@ class Publisher(Service):
     advertised: Advertised
     networks: Sequence[INetwork]
     clock: IReactorTime
+    metrics: ServerMetrics = field(factory=ServerMetrics)
     interval: float = INTERVAL
     jitter: Callable[[], float] = random.random
     """A number from 0 to 1 that spreads the tries of many homeservers after the same outage."""
@@ -172,7 +197,9 @@ class Publisher(Service):
         super().startService()
         timestamp = Timestamps(self.clock.seconds).next()
         packet = SignedPacket.sign(self.keypair, self.advertised.records(), timestamp)
-        self._upkeeps = [_Upkeep(network, packet, self.clock, self.interval, self.jitter) for network in self.networks]
+        self._upkeeps = [
+            _Upkeep(network, packet, self.clock, self.metrics, self.interval, self.jitter) for network in self.networks
+        ]
         for upkeep in self._upkeeps:
             upkeep.start()
 
@@ -181,6 +208,11 @@ class Publisher(Service):
         super().stopService()
         ended = DeferredList([round for upkeep in self._upkeeps if (round := upkeep.stop()) is not None])
         return ended.addCallback(lambda _results: None)
+
+    async def publish_now(self) -> Spread:
+        """Publish at every network once, without waiting for the hour, and tell what each did."""
+        tries = [Deferred.fromCoroutine(upkeep.publish_now()) for upkeep in self._upkeeps]
+        return Spread(tuple(await gatherResults(tries, consumeErrors=True)))
 
     def publication(self) -> Publication:
         """When the record was last taken, and what is wrong: a newer one somewhere, or no network that takes it."""

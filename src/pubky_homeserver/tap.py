@@ -24,6 +24,7 @@ from pubky_homeserver.descriptors import client_connections, raise_limit
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.listening import Listener, bind
 from pubky_homeserver.logs import observe
+from pubky_homeserver.networks import Networks
 from pubky_homeserver.node import Homeserver
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.process import EmbeddedRedis
@@ -39,8 +40,8 @@ Run a Pubky homeserver: it keeps people's files under their own keys, over HTTP.
   twistd -n homeserver --testnet   for app developers, at the addresses that the
                                    official clients know: homeserver 6286, by key
                                    6287, with open sign-up, admin API 6288 with
-                                   password admin, PKARR relay 15411, http relay
-                                   15412
+                                   password admin, DHT 6881, PKARR relay 15411,
+                                   http relay 15412
 
 Everything, a private Redis included, is in {DEFAULT_DATA_DIR}; the client API is
 at http://127.0.0.1:6286. The first start makes the key that is the homeserver's
@@ -112,6 +113,7 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
         directory = DataDirectory.open(folder, shared=options["role"] != "all")
         keypair = directory.keypair(testnet.KEYPAIR if is_test else None)
         directory.folder("blobs", "the bodies of files")
+        networks = _networks(config, options["role"], directory, reactor)
         redis = _redis(config, options["role"], directory, reactor)
         password = config.admin.admin_password or directory.admin_password()
         directory.confirm()
@@ -124,10 +126,10 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
         password=password,
         listeners=listeners,
         engine=engine,
+        networks=networks,
         redis=redis,
         connections=client_connections(raise_limit()),
-        works=options["role"] != "web",
-        relays=testnet.Relays(reactor) if is_test else None,
+        surroundings=testnet.Surroundings(reactor) if is_test else None,
         is_passing=is_passing,
         observer=observer,
     )
@@ -171,6 +173,11 @@ def _bind(config: Config, role: str, is_test: bool, by_key: bool) -> dict[str, L
         wanted["pkarr relay"] = "the test network's PKARR relay", testnet.PKARR_RELAY
         wanted["http relay"] = "the test network's http relay", testnet.HTTP_RELAY
     return {name: bind(where, setting) for name, (setting, where) in wanted.items()}
+
+
+def _networks(config: Config, role: str, directory: DataDirectory, reactor: Any) -> Networks | None:
+    """Where records are published; None if another process does that."""
+    return None if role == "web" else Networks(reactor, config.pkdns, config.dht, directory.path / "dht")
 
 
 def _redis(config: Config, role: str, directory: DataDirectory, reactor: Any) -> EmbeddedRedis | RedisAddress:

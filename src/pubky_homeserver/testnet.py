@@ -1,14 +1,19 @@
 """A test network for app developers, at the addresses where the official clients look for one.
 
-A homeserver with the well-known key, sign-up open to everybody and the password `admin`; a PKARR relay that it
-publishes its record at; and the http relay over which apps and signers meet. All on the loopback, all in one process.
+A homeserver with the well-known key, sign-up open to everybody and the password `admin`; a DHT of its own, of which it
+is a node; a PKARR relay in front of that; and the http relay over which apps and signers meet. All on the loopback, all
+in one process.
 """
 
-from attrs import field, frozen
-from twisted.internet.interfaces import IReactorTime
+from typing import Any
 
+from attrs import field, frozen
+from twisted.internet.error import CannotListenError
+
+from pkarr.dht.node import Dht, Settings
 from pkarr.keys import Keypair
-from pubky_homeserver.config import Admin, Config, Drive, General, Pkdns, Socket
+from pubky_homeserver.config import Admin, Config, DhtNode, Drive, General, Pkdns, Socket
+from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.web.http_relay import HttpRelay
 from pubky_homeserver.web.pkarr_relay import PkarrRelay
 
@@ -19,27 +24,65 @@ LOOPBACK = "127.0.0.1"
 PKARR_RELAY = Socket(LOOPBACK, 15411)
 HTTP_RELAY = Socket(LOOPBACK, 15412)
 
+BOOTSTRAP = Socket(LOOPBACK, 6881)
+
+_NO_LIMIT = 1_000_000  # messages a second: all clients of the network have the same address
+
 CONFIG = Config(
     general=General(signup_mode="open"),
     drive=Drive(icann_listen_socket=Socket(LOOPBACK, 6286), pubky_listen_socket=Socket(LOOPBACK, 6287)),
     admin=Admin(listen_socket=Socket(LOOPBACK, 6288), admin_password="admin"),
-    pkdns=Pkdns(icann_domain="localhost", dht_relay_nodes=(f"http://{PKARR_RELAY}",)),
+    pkdns=Pkdns(
+        icann_domain="localhost",
+        dht_relay_nodes=(f"http://{PKARR_RELAY}",),
+        dht_bootstrap_nodes=((BOOTSTRAP.host, BOOTSTRAP.port),),
+    ),
+    dht=DhtNode(addresses=(LOOPBACK,), port=0, private_network=True, rate_limit=_NO_LIMIT, total_rate_limit=_NO_LIMIT),
 )
 """The settings of the homeserver, where a configuration file does not say otherwise."""
 
+JOINING = 5.0
+"""Seconds that the nodes get to find each other before the relay answers."""
+
 
 @frozen
-class Relays:
-    """The two relays."""
+class Surroundings:
+    """What the homeserver of a test network has around it."""
 
-    clock: IReactorTime
+    reactor: Any
+    dht: Dht = field(init=False)
+    """The node that all others begin with."""
     pkarr: PkarrRelay = field(init=False)
     http: HttpRelay = field(init=False)
 
+    @dht.default
+    def _make_dht(self) -> Dht:
+        return Dht(
+            self.reactor,
+            Settings(
+                port=BOOTSTRAP.port,
+                insists=True,
+                ipv4=BOOTSTRAP.host,
+                ipv6=None,
+                bootstrap=(),
+                serves=True,
+                is_private=True,
+                rate=_NO_LIMIT,
+                total_rate=_NO_LIMIT,
+            ),
+        )
+
     @pkarr.default
     def _make_pkarr_relay(self) -> PkarrRelay:
-        return PkarrRelay(self.clock)
+        return PkarrRelay(self.reactor, self.dht)
 
     @http.default
     def _make_http_relay(self) -> HttpRelay:
-        return HttpRelay(self.clock, cors=True)
+        return HttpRelay(self.reactor, cors=True)
+
+    def start(self) -> None:
+        """Take the port of the DHT. Raises `CannotStart`."""
+        try:
+            self.dht.startService()
+        except CannotListenError as error:
+            raise CannotStart(f"Cannot listen on {BOOTSTRAP} (the test network's DHT): {error.socketError}") from None

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.core.errors import StoreAway
-from pubky_homeserver.core.health import Publication
+from pubky_homeserver.core.health import Check, Publication
 from pubky_homeserver.core.records import Totals
 from pubky_homeserver.store.memory import MemoryStore
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
@@ -78,6 +78,11 @@ class Operator:
         """One request with the password."""
         return await self.ask(method, target, {"X-Admin-Password": PASSWORD, **(headers or {})}, body)
 
+    @property
+    def records(self) -> dict[str, Check]:
+        """What is known of the homeserver's record."""
+        return {} if self.publication is None else {"record": self.publication.check(self.clock.seconds())}
+
     def has_room(self, place: str) -> bool:
         """Whether there is room at a place."""
         return self.rooms[place]
@@ -91,7 +96,7 @@ async def operator(password: str = PASSWORD) -> AsyncIterator[Operator]:
     store = MoodyStore(clock)
     accounts = Accounts(store, clock)
     one = Operator(clock, store, accounts, {"disk": True})
-    health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.publication, clock)
+    health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.records, clock)
     one.site = AdminSite(Admin(accounts, FACTS), health, password)
     factory = HTTPFactory(one.site.answer, reactor)
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")

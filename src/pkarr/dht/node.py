@@ -164,6 +164,9 @@ class Dht(Service):
             total.update(family.socket.counts)
         return total
 
+    def __str__(self) -> str:
+        return "the DHT"
+
     async def publish(self, packet: SignedPacket, replaces: int | None = None) -> int:
         """Put a packet to the nodes nearest to its key; returns how many keep it."""
         if packet.timestamp > MAX_SEQ:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.core.errors import Refused
-from pubky_homeserver.core.health import Check, Publication
+from pubky_homeserver.core.health import Check
 from pubky_homeserver.core.records import Totals
 from pubky_homeserver.web.errors import RETRY_AFTER
 from pubky_homeserver.web.request import Request
@@ -33,8 +33,8 @@ class Health:
     accounts: Accounts
     rooms: Mapping[str, Callable[[], bool]]
     """Name of a place that bytes are written to → whether there is room above the reserve."""
-    publication: Callable[[], Publication | None]
-    """What became of the homeserver's record; None if another process publishes it."""
+    records: Callable[[], Mapping[str, Check]]
+    """What became of the homeserver's record and those of its users; empty if another process publishes them."""
     clock: IReactorTime
     log: ClassVar[Logger] = Logger()
     app: ClassVar[Klein] = Klein()
@@ -51,9 +51,7 @@ class Health:
         """Every check by its name, as JSON. 200 if the store answers, else 503."""
         checks = {"store": await self._check_store()}
         checks.update((name, _check_room(has_room)) for name, has_room in self.rooms.items())
-        publication = self.publication()
-        if publication is not None:
-            checks["record"] = self._check_record(publication)
+        checks.update(self.records())
         is_ready = checks["store"].ok
         if not is_ready:
             request.setResponseCode(503)
@@ -72,12 +70,6 @@ class Health:
             self.log.failure("The store could not be asked")
             return Check(False, "failed; the log tells why")
         return Check(True, "answers")
-
-    def _check_record(self, publication: Publication) -> Check:
-        age = None if publication.published is None else max(0, int(self.clock.seconds() - publication.published))
-        if publication.failure is not None:
-            return Check(False, publication.failure, age)
-        return Check(True, "published", age) if age is not None else Check(False, "not published yet")
 
 
 def _check_room(has_room: Callable[[], bool]) -> Check:

@@ -20,8 +20,11 @@ fn homeserver() -> PublicKey {
     PublicKey::try_from_z32(HOMESERVER).expect("a key")
 }
 
+/// A client that knows the DHT and no relay.
 fn client() -> Result<PubkyHttpClient> {
-    Ok(PubkyHttpClient::builder().testnet().build()?)
+    let mut builder = PubkyHttpClient::builder();
+    builder.testnet().pkarr(|network| network.no_relays());
+    Ok(builder.build()?)
 }
 
 fn pubky() -> Result<Pubky> {

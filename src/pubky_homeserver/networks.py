@@ -1,0 +1,121 @@
+"""Where records are published and found: the relays, and our own node of the DHT, which remembers whom it knew.
+
+A node that starts with the neighbours of its last life needs no bootstrap node, and it keeps its id, under which others
+know it. They are written down every few minutes and at the end; a file that cannot be read or written costs a slower
+start, and nothing else.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.web.client import Agent
+
+from pkarr.dht.node import BOOTSTRAP, Dht, Settings
+from pkarr.dht.saved import MAX_LENGTH, InvalidSaved, Saved
+from pkarr.interfaces import INetwork
+from pkarr.relay import Relay
+from pubky_homeserver.config import DhtNode, Pkdns
+from pubky_homeserver.core.errors import CannotStart
+from pubky_homeserver.durable import write_whole
+
+SAVE_INTERVAL = 600.0
+"""Seconds: after a crash whom we knew ten minutes ago is still there."""
+
+
+def settings_of(pkdns: Pkdns, node: DhtNode) -> Settings:
+    """How the operator wants our node."""
+    addresses = {6 if ":" in address else 4: address for address in node.addresses}
+    return Settings(
+        port=node.port,
+        ipv4=addresses.get(4),
+        ipv6=addresses.get(6),
+        bootstrap=BOOTSTRAP if pkdns.dht_bootstrap_nodes is None else pkdns.dht_bootstrap_nodes,
+        serves=True if node.private_network else None,
+        is_private=node.private_network,
+        timeout=pkdns.dht_request_timeout_ms / 1000,
+        rate=node.rate_limit,
+        total_rate=node.total_rate_limit,
+        max_items=node.max_items,
+    )
+
+
+@define(eq=False)
+class Networks(Service):
+    """The relays and the DHT of a running homeserver. `file` is where the DHT's neighbours are kept."""
+
+    reactor: Any
+    pkdns: Pkdns
+    node: DhtNode
+    file: Path
+    relays: tuple[Relay, ...] = field(init=False)
+    dht: Dht | None = field(init=False)
+    _saving: LoopingCall = field(init=False)
+    log: ClassVar[Logger] = Logger()
+
+    @relays.default
+    def _make_relays(self) -> tuple[Relay, ...]:
+        agent, timeout = Agent(self.reactor), self.pkdns.relay_request_timeout_ms / 1000
+        return tuple(Relay(url, agent, self.reactor, timeout) for url in self.pkdns.relays)
+
+    @dht.default
+    def _make_dht(self) -> Dht | None:
+        return Dht(self.reactor, settings_of(self.pkdns, self.node), self._remember()) if self.node.enabled else None
+
+    @_saving.default
+    def _make_saving(self) -> LoopingCall:
+        saving = LoopingCall(self._save)
+        saving.clock = self.reactor
+        return saving
+
+    @property
+    def all(self) -> tuple[INetwork, ...]:
+        """Every one of them."""
+        return self.relays if self.dht is None else (*self.relays, self.dht)
+
+    def startService(self) -> None:
+        """Join the DHT. Raises `CannotStart` if there is no port for it."""
+        super().startService()
+        if self.dht is None:
+            return
+        try:
+            self.dht.startService()
+        except CannotListenError as error:
+            raise CannotStart(f"The DHT cannot listen (dht.addresses, dht.port): {error}") from None
+        self._saving.start(SAVE_INTERVAL, now=False)
+
+    async def _leave(self) -> None:
+        """Leave the DHT, and write down who is there."""
+        if self.dht is None or not self._saving.running:
+            return
+        self._saving.stop()
+        self._save()
+        await self.dht.stopService()
+
+    def stopService(self) -> Deferred[None]:
+        """Leave; fires when the ports are closed."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._leave())
+
+    def _remember(self) -> Saved:
+        try:
+            with self.file.open("rb") as stream:
+                return Saved.parse(stream.read(MAX_LENGTH + 1))
+        except FileNotFoundError:
+            pass
+        except (OSError, InvalidSaved) as error:
+            self.log.warn("The nodes of the DHT in {file} cannot be read: {error}", file=str(self.file), error=error)
+        return Saved()
+
+    def _save(self) -> None:
+        if self.dht is None or not self.dht.known:
+            return  # whom we knew before is worth more than nobody
+        try:
+            write_whole(self.file, bytes(self.dht.save()))
+        except OSError as error:
+            self.log.warn("{file} cannot be written: {error}", file=str(self.file), error=error)

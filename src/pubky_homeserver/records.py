@@ -1,0 +1,106 @@
+"""The records that this homeserver keeps alive in the network: its own, and those of its users."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pkarr.client import Spread
+from pkarr.interfaces import INetwork
+from pkarr.keys import Keypair
+from pubky_homeserver.core.health import Check
+from pubky_homeserver.interfaces import IAccountStore, IPacketStore
+from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.publisher import Advertised, Publisher
+from pubky_homeserver.republisher import ENOUGH, Republisher
+
+SHORTEST_INTERVAL = 1800
+"""Seconds between two rounds over the records of users, at least: the network is everybody's."""
+
+SENSIBLE_INTERVAL = 3600
+"""Seconds: fewer are possible, and of no use."""
+
+
+@define(eq=False)
+class Records(Service):
+    """Publishes them, and says how that goes. `interval`: seconds between two rounds over the users; 0 for none."""
+
+    keypair: Keypair
+    advertised: Advertised
+    relays: Sequence[INetwork]
+    dht: INetwork | None
+    accounts: IAccountStore
+    packets: IPacketStore
+    clock: IReactorTime
+    metrics: ServerMetrics
+    interval: float
+    enough: int = ENOUGH
+    """Nodes that must keep the record of a user."""
+    known: Callable[[], int] = lambda: 0
+    """How many nodes of the DHT we know."""
+    _own: Publisher = field(init=False)
+    _users: Republisher | None = field(init=False)
+    log: ClassVar[Logger] = Logger()
+
+    @_own.default
+    def _make_own(self) -> Publisher:
+        networks = (*self.relays, *(() if self.dht is None else (self.dht,)))
+        return Publisher(self.keypair, self.advertised, networks, self.clock, self.metrics)
+
+    @_users.default
+    def _make_users(self) -> Republisher | None:
+        if not self.interval:
+            return None
+        return Republisher(
+            self.keypair.public_key,
+            self.accounts,
+            self.packets,
+            self.relays,
+            self.dht,
+            self.clock,
+            self.metrics,
+            max(self.interval, SHORTEST_INTERVAL),
+            self.enough,
+        )
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        if 0 < self.interval < SENSIBLE_INTERVAL:
+            self.log.warn(
+                "pkdns.user_keys_republisher_interval = {interval:g} is short: the records of users are published "
+                "every {used:g} s, which burdens the network and keeps them no better than every four hours does",
+                interval=self.interval,
+                used=max(self.interval, SHORTEST_INTERVAL),
+            )
+        self._own.startService()
+        if self._users is not None:
+            self._users.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop; fires when nothing is under way any more."""
+        super().stopService()
+        ending = [self._own.stopService()]
+        if self._users is not None:
+            ending.append(self._users.stopService())
+        return gatherResults(ending, consumeErrors=True).addCallback(lambda _results: None)
+
+    async def publish_now(self) -> Spread:
+        """Publish our own record at every network at once, and tell what each did."""
+        return await self._own.publish_now()
+
+    def checks(self) -> dict[str, Check]:
+        """How it goes, by name."""
+        now = self.clock.seconds()
+        checks = {"record": self._own.publication().check(now)}
+        users = self._users.republication() if self._users is not None else None
+        if users is not None:
+            checks["user records"] = users.check(now)
+        if self.dht is not None:
+            known = self.known()
+            checks["dht"] = Check(known > 0, f"{known} other nodes known" if known else "no other node known")
+        return checks
