@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.interop.crate import Programs, build_programs
 from tests.interop.javascript import install_client
 from tests.interop.testnet import Testnet, running_testnet
 
@@ -20,6 +21,12 @@ def testnet() -> Iterator[Testnet]:
 def client() -> None:
     """The official JavaScript client in node_modules."""
     install_client()
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    """The official client and relay, built."""
+    return build_programs()
 
 
 @pytest.fixture

@@ -1,21 +1,15 @@
 """The official Rust client against the test network, reached by TLS under public keys and nothing else."""
 
-import os
 import re
-import shutil
 import subprocess
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from pkarr.keys import PublicKey
 from pkarr.packet import SignedPacket
 from tests.interop import testnet as network_of
-
-CRATE = Path(__file__).with_name("rust")
-TARGET = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pubky-homeserver-interop" / "target"
-"""Outside of the tree, so that a fresh clone builds the client's dependencies only once on a machine."""
+from tests.interop.crate import FOLDER, Programs
 
 SCENARIOS = (
     "storage",
@@ -28,38 +22,31 @@ SCENARIOS = (
     "cookies",
     "keyless",
     "wrong_key",
+    "relay",
     "record_on_the_dht",
     "publish_and_resolve",
 )
 
 
-@pytest.fixture(scope="session")
-def program() -> Path:
-    """The scenarios, built; the first time takes some minutes."""
-    cargo = shutil.which("cargo") or str(Path("~/.cargo/bin/cargo").expanduser())
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
-    command = [cargo, "build", "--release", "--locked", "--manifest-path", str(CRATE / "Cargo.toml")]
-    subprocess.run(command, check=True, env=environment)
-    return TARGET / "release" / "homeserver-interop"
-
-
 def test_every_scenario_is_run() -> None:
     """The table above and the crate name the same scenarios."""
-    named = set(re.findall(r'run\("(\w+)"', (CRATE / "src" / "main.rs").read_text()))
+    named = set(re.findall(r'run\("(\w+)"', (FOLDER / "src" / "main.rs").read_text()))
     assert named == set(SCENARIOS)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_official_client(network: network_of.Testnet, program: Path, scenario: str) -> None:
+def test_official_client(network: network_of.Testnet, programs: Programs, scenario: str) -> None:
     """Sign-up, sign-in, files, locks, events and the keyless flow work; an impostor is refused."""
-    result = subprocess.run([program, scenario], capture_output=True, text=True, timeout=180, check=False)
+    result = subprocess.run([programs.scenarios, scenario], capture_output=True, text=True, timeout=180, check=False)
     assert result.returncode == 0, f"{result.stdout}{result.stderr}{network.news()}"
     assert f"ok {scenario} " in result.stdout
 
 
-def test_our_client_finds_what_the_official_one_published(network: network_of.Testnet, program: Path) -> None:
+def test_our_client_finds_what_the_official_one_published(network: network_of.Testnet, programs: Programs) -> None:
     """A packet that the official client put to the DHT is found there by our node, through our relay."""
-    result = subprocess.run([program, "publish_and_resolve"], capture_output=True, text=True, timeout=60, check=True)
+    result = subprocess.run(
+        [programs.scenarios, "publish_and_resolve"], capture_output=True, text=True, timeout=60, check=True
+    )
     published = re.search(r"published (\w+)", result.stdout)
     assert published is not None, result.stdout
     key = PublicKey.from_z32(published[1])

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure, Context, Result};
 use futures_util::StreamExt;
-use pkarr::{Client as PkarrClient, Keypair as PkarrKeypair, SignedPacket};
+use pkarr::errors::{PublishError, ResolveError};
+use pkarr::{Client as PkarrClient, Keypair as PkarrKeypair, ResolvePolicy, SignedPacket};
 use pubky::{
     AuthFlowKind, Capabilities, ClientId, EventType, GrantManager, Keypair, Method, Pubky,
     PubkyGrantAuthFlow, PubkyHttpClient, PubkySession, PublicKey,
@@ -230,10 +231,12 @@ async fn wrong_key() -> Result<()> {
     Ok(())
 }
 
+/// A new client, which remembers nothing, of the test network's relay or of the one that PKARR_RELAY names.
 fn relay_only() -> Result<PkarrClient> {
+    let relay = std::env::var("PKARR_RELAY").unwrap_or("http://localhost:15411".into());
     Ok(PkarrClient::builder()
         .no_default_network()
-        .relays(&["http://localhost:15411"])?
+        .relays(&[relay.as_str()])?
         .build()?)
 }
 
@@ -249,7 +252,7 @@ fn dht_only() -> Result<PkarrClient> {
 async fn record_on_the_dht() -> Result<()> {
     let key = pkarr::PublicKey::try_from(HOMESERVER)?;
     let packet = dht_only()?
-        .resolve(&key, pkarr::ResolvePolicy::NetworkOnly)
+        .resolve(&key, ResolvePolicy::NetworkOnly)
         .await?;
     ensure!(packet.all_resource_records().count() >= 2, "few records");
     Ok(())
@@ -264,11 +267,41 @@ async fn publish_and_resolve() -> Result<()> {
             .sign(&keypair)?;
         dht_only()?.publish(&packet).await?;
         let found = dht_only()?
-            .resolve(&keypair.public_key(), pkarr::ResolvePolicy::NetworkOnly)
+            .resolve(&keypair.public_key(), ResolvePolicy::NetworkOnly)
             .await?;
         ensure!(found.timestamp() == packet.timestamp(), "an old packet");
     }
     println!("published {}", keypair.public_key().to_z32());
+    Ok(())
+}
+
+/// What one client publishes at a relay others find there, the newest; nobody leads the relay back.
+async fn relay() -> Result<()> {
+    const POLICIES: [ResolvePolicy; 3] =
+        [ResolvePolicy::CacheOnly, ResolvePolicy::CacheFirst, ResolvePolicy::NetworkOnly];
+    let keypair = PkarrKeypair::random();
+    let key = keypair.public_key();
+    for policy in POLICIES {
+        let nothing = relay_only()?.resolve(&key, policy).await;
+        ensure!(matches!(nothing, Err(ResolveError::NotFound)), "{policy}: {nothing:?}");
+    }
+    let signed = |text: &'static str, timestamp: u64| -> Result<SignedPacket> {
+        let builder = SignedPacket::builder().txt("_test".try_into()?, text.try_into()?, 300);
+        Ok(builder.timestamp(timestamp.into()).sign(&keypair)?)
+    };
+    for packet in [signed("one", 1000)?, signed("two", 2000)?, signed("two", 2000)?] {
+        let nodes = relay_only()?.publish(&packet).await?;
+        ensure!(nodes >= 1, "on {nodes} nodes");
+        for policy in POLICIES {
+            let found = relay_only()?.resolve(&key, policy).await?;
+            ensure!(found.is_same_as(&packet), "{policy}: {found:?}");
+        }
+    }
+    for packet in [signed("three", 1999)?, signed("", 2000)?] {
+        let refused = relay_only()?.publish(&packet).await;
+        ensure!(matches!(refused, Err(PublishError::NotMostRecent)), "{refused:?}");
+    }
+    println!("published {}", key.to_z32());
     Ok(())
 }
 
@@ -301,6 +334,7 @@ async fn main() {
     failed += run("cookies", &wanted, cookies()).await;
     failed += run("keyless", &wanted, keyless()).await;
     failed += run("wrong_key", &wanted, wrong_key()).await;
+    failed += run("relay", &wanted, relay()).await;
     failed += run("record_on_the_dht", &wanted, record_on_the_dht()).await;
     failed += run("publish_and_resolve", &wanted, publish_and_resolve()).await;
     std::process::exit(failed);
