@@ -118,6 +118,7 @@ def ours(folder: Path, relay: int) -> Iterator[Server]:
     (folder / "homeserver.toml").write_text(
         f'[general]\nsignup_mode = "open"\n[drive]\nicann_listen_socket = "127.0.0.1:{server.port}"\n'
         f'[admin]\nenabled = false\n[pkdns]\ndht_relay_nodes = ["http://127.0.0.1:{relay}"]\n'
+        'dht_bootstrap_nodes = []\n[dht]\naddresses = ["127.0.0.1"]\nport = 0\n'
     )
     twistd = str(Path(sys.executable).parent / "twistd")
     command = [twistd, "-n", "--pidfile=", "homeserver", "--data-dir", str(folder / "data")]
