@@ -2,9 +2,11 @@
 
 import os
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_twisted
@@ -23,14 +25,17 @@ from pkarr.dht.node import Dht
 from pkarr.interfaces import NotMostRecent, PacketRefused, Policy, UnreadableItem
 from pkarr.keys import PublicKey
 from pkarr.packet import SignedPacket
+from pkarr.records import txt
 from pkarr.relay import Relay
 from pubky_homeserver.web.channel import HTTPFactory
 from pubky_homeserver.web.pkarr_relay import PkarrRelay
 from tests.interop.crate import Programs
 from tests.pkarr.dht.swarm import joining, keypair, packet, port, reactor, running, swarm
+from tests.web.client import ask
 
 PATIENCE = 60.0  # seconds
 NODES = 8
+DIFFERENT = ("connection", "date", "memento-datetime", "pkarr-dht-stored-nodes")  # headers
 KEY, OTHER, NOBODY = keypair(1), keypair(2), keypair(3).public_key
 
 
@@ -78,6 +83,38 @@ class Official(ProcessProtocol):
         self.ended.callback(reason.check(ProcessDone) is not None)
 
 
+def questions() -> Iterator[tuple[str, str, bytes | None]]:
+    """Requests at the edges of what is allowed: method, target, body."""
+    numbers = count(10)
+    for timestamp in (0, 1, 253_402_300_799_999_999):  # up to the last date that has a spelling
+        yield from put_and_get(packet(keypair(next(numbers)), timestamp))
+    for ttl in (0, 1, 299, 301, 86_401, 2**31, 2**32 - 1):
+        yield from put_and_get(SignedPacket.sign(keypair(next(numbers)), [txt("x", "hello", ttl)], 5))
+    largest = SignedPacket.sign(KEY, [txt("x", "a" * length, 5) for length in (220, 220, 220, 222)], 5)
+    assert len(largest.relay_payload) == 1072
+    for last in (SignedPacket.sign(KEY, [], 5), largest):
+        yield from put_and_get(last)
+    z32 = KEY.public_key.z32
+    for target in ("", "%ff", z32[1:], f"pk:{z32}", f"pubky{z32}", f"{z32}.", f"x.{z32}", f"{z32}/", z32.upper()):
+        yield "GET", f"/{target}" if target else f"/%{ord(z32[0]):x}{z32[1:]}", None
+        yield "PUT", f"/{target}x", largest.relay_payload
+    for query in ("policy=", "policy", "Policy=x", "policy=CacheOnly&x=1", "policy=Cache%4Fnly", "policy=CacheOnly%20"):
+        yield "GET", f"/{z32}?{query}", None
+        yield "GET", f"/{z32}?{query}&policy=CacheOnly&policy=x", None
+    for body in (b"", b"x", largest.relay_payload + b"x", bytes(1073), bytes(1104), bytes(1105)):
+        yield "PUT", f"/{z32}", body
+    yield "GET", "/" + "y" * 52, None
+    yield "PATCH", f"/{z32}", None
+
+
+def put_and_get(packet: SignedPacket) -> Iterator[tuple[str, str, bytes | None]]:
+    """Publish and find."""
+    target = f"/{packet.public_key.z32}"
+    yield "PUT", target, packet.relay_payload
+    for policy in Policy:
+        yield "GET", f"{target}?policy={policy.value}", None
+
+
 @asynccontextmanager
 async def official(first: Dht, programs: Programs, folder: Path) -> AsyncIterator[str]:
     """The official relay, a node of its own in the DHT."""
@@ -105,10 +142,13 @@ async def ours(first: Dht, _programs: Programs, _folder: Path) -> AsyncIterator[
             await factory.drain(0)
 
 
-@pytest_twisted.async_yield_fixture(params=[official, ours], ids=["official", "ours"])
-async def place(request: pytest.FixtureRequest, programs: Programs, tmp_path: Path) -> AsyncIterator[Place]:
-    """A relay that has found the DHT."""
-    async with swarm(NODES) as nodes, request.param(nodes[0], programs, tmp_path) as url:
+Kind = Callable[[Dht, Programs, Path], AbstractAsyncContextManager[str]]
+
+
+@asynccontextmanager
+async def started(kind: Kind, programs: Programs, folder: Path) -> AsyncIterator[Place]:
+    """A relay that has found its DHT."""
+    async with swarm(NODES) as nodes, kind(nodes[0], programs, folder) as url:
         place = Place(url, nodes[3])
         for attempt in range(int(PATIENCE / 0.1)):
             if await place.relay.publish(packet(keypair(99), attempt)) >= NODES:
@@ -116,6 +156,13 @@ async def place(request: pytest.FixtureRequest, programs: Programs, tmp_path: Pa
             await deferLater(reactor, 0.1)
         else:
             pytest.fail("the relay never found the DHT")
+        yield place
+
+
+@pytest_twisted.async_yield_fixture(params=[official, ours], ids=["official", "ours"])
+async def place(request: pytest.FixtureRequest, programs: Programs, tmp_path: Path) -> AsyncIterator[Place]:
+    """A relay of either kind."""
+    async with started(request.param, programs, tmp_path) as place:
         yield place
 
 
@@ -195,3 +242,17 @@ async def test_official_client(place: Place, programs: Programs) -> None:
     found = await place.dht.resolve(PublicKey.from_z32(published[1]), Policy.NETWORK_ONLY)
     assert isinstance(found, SignedPacket)
     assert (found.timestamp, [record.text for record in found.lookup("_test")]) == (2000, ["two"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_word_for_word(programs: Programs, tmp_path: Path) -> None:
+    """Both relays answer with the same status, headers and body, but for the times and for how many nodes there are."""
+    answers: dict[Kind, list[tuple[str, str, int, list[tuple[str, str]], bytes]]] = {official: [], ours: []}
+    for kind, given in answers.items():
+        async with started(kind, programs, tmp_path) as place:
+            for method, target, body in questions():
+                answer = await ask(reactor, urlsplit(place.url).port or 80, method, target, {}, body)
+                headers = sorted(pair for pair in answer.headers if pair[0] not in DIFFERENT)
+                given.append((method, target, answer.status, headers, answer.body))
+    for theirs, mine in zip(*answers.values(), strict=True):
+        assert mine == theirs

@@ -296,13 +296,37 @@ async def test_if_modified_since(since: str, status: int) -> None:
 
 
 @pytest_twisted.ensureDeferred
-@pytest.mark.parametrize("query", ["policy=CacheOnly&policy=CacheOnly", "policy=", "policy=CacheOnly%20"])
-async def test_policy_is_one_word(query: str) -> None:
-    """A policy is one of three words, said once."""
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("%ff" + TARGET[2:], "Invalid UTF-8 in `key`"),
+        ("%30" + TARGET[2:], "Invalid PublicKey encoding"),
+        (TARGET[2:], "Invalid PublicKey length, expected 32 bytes but got: 31"),
+    ],
+)
+async def test_path_is_a_key(name: str, text: str) -> None:
+    """What is wrong with a path that names no key is told, word for word as by the official relay."""
+    async with started() as relay:
+        for method in ("GET", "PUT"):
+            answer = await relay.ask(method, f"/{name}")
+            assert (answer.status, answer.text) == (400, f"Invalid URL: {text}")
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("policy=CacheOnly&policy=x", "duplicate field `policy`"),
+        ("policy=x&policy=CacheOnly", "policy: invalid resolve policy: x"),
+        ("policy=", "policy: invalid resolve policy: "),
+        ("policy=CacheOnly%20", "policy: invalid resolve policy: CacheOnly "),
+    ],
+)
+async def test_policy_is_one_word(query: str, text: str) -> None:
+    """A policy is one of three words, said once; the first fault is told, word for word as by the official relay."""
     async with started() as relay:
         answer = await relay.ask("GET", f"{TARGET}?{query}")
-        assert answer.status == 400
-        assert answer.text.startswith("Failed to deserialize query string: ")
+        assert (answer.status, answer.text) == (400, f"Failed to deserialize query string: {text}")
 
 
 @pytest_twisted.ensureDeferred

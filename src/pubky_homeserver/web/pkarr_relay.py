@@ -16,7 +16,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import ClassVar
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from attrs import define, evolve, field, frozen
 from klein import Klein
@@ -241,7 +241,9 @@ def _dress(request: Request, refused: bool) -> None:
 def _key(name: bytes) -> PublicKey:
     """The key that a path names. Raises `InvalidRequest`."""
     try:
-        return PublicKey.parse(unquote(name))
+        return PublicKey.parse(unquote_to_bytes(name).decode())
+    except UnicodeDecodeError:
+        raise InvalidRequest("Invalid URL: Invalid UTF-8 in `key`") from None
     except InvalidPublicKey as error:
         raise InvalidRequest(f"Invalid URL: {error}") from None
 
@@ -251,14 +253,15 @@ def _policy(request: Request) -> Policy:
     words = [value for name, value in pairs_of(request.query) if name == "policy"]
     if not words:
         return Policy.CACHE_FIRST
-    if len(words) > 1:
-        raise InvalidRequest("Failed to deserialize query string: duplicate field `policy`")
     try:
-        return Policy(words[0])
+        policy = Policy(words[0])
     except ValueError:
         raise InvalidRequest(
             f"Failed to deserialize query string: policy: invalid resolve policy: {words[0]}"
         ) from None
+    if len(words) > 1:
+        raise InvalidRequest("Failed to deserialize query string: duplicate field `policy`")
+    return policy
 
 
 def _show(request: Request, held: Held) -> bytes:
