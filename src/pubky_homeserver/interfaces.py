@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from zope.interface import Attribute, Interface
 
+from pubky_homeserver.core.copies import Copy, Listed, LoggedEvent, LogStanding, Position
 from pubky_homeserver.core.records import (
     Account,
     Entry,
@@ -218,6 +219,92 @@ class IEntryStore(Interface):
 
     async def forget_blobs(blobs: Iterable[str]) -> None:
         """Drop the memory of expired blobs, after their files are gone."""
+
+
+class ILogStore(Interface):
+    """The logs of the accounts that live here, for homeservers that follow them."""
+
+    async def standings(after: int, limit: int) -> tuple[list[tuple[str, LogStanding, LogStanding]], int | None]:
+        """Up to `limit` (at most 500) accounts in the order of sign-up: pubky, public and private log.
+
+        `after` and what is returned besides: as in `IAccountStore.accounts`.
+        """
+
+    async def standing(pubky: str, private: bool) -> LogStanding | None:
+        """Where one log stands; None without an account."""
+
+    async def event(pubky: str, private: bool, event_id: int) -> Event | None:
+        """The event of a log with exactly this id."""
+
+    async def event_numbered(pubky: str, private: bool, seq: int) -> Event | None:
+        """The event of a log with this number, if the log still has it."""
+
+    async def logged(pubky: str, private: bool, after: int, limit: int) -> list[LoggedEvent]:
+        """Up to `limit` (at most 1000) events of a log with an id above `after`, ascending."""
+
+    async def listed(pubky: str, private: bool, after: str, limit: int) -> Listed | None:
+        """Up to `limit` (at most 500) files of a log with a path above `after`, in byte order, with its standing.
+
+        Read in one step, so that no write lies between page and standing. None without an account.
+        """
+
+
+class ICopyStore(Interface):
+    """Copies of accounts of other homeservers. Their files and events lie where those of an account do.
+
+    A copy is no account: none of the other ports knows it, and its events are in no feed of all accounts. Only `entry`
+    and `listing` of `IEntryStore` read its files.
+    """
+
+    async def begin(pubky: str, primary: str, now: int) -> None:
+        """Begin a copy; one that is there goes on, with this primary. Raises `UserExists` if an account lives here."""
+
+    async def copy(pubky: str) -> Copy | None:
+        """The copy of an account."""
+
+    async def copies(after: str, limit: int) -> list[Copy]:
+        """Up to `limit` (at most 500) copies with a pubky above `after`, ascending."""
+
+    async def begin_list(pubky: str, private: bool, start: LogStanding) -> None:
+        """Begin to read the list of files: of a log that has no position yet, or that differs from its primary's.
+
+        Entries that are here stay; the list is not whole until `end_list`. Raises `NotFound`.
+        """
+
+    async def keep_listed(pubky: str, private: bool, entries: Sequence[Entry], upto: str) -> None:
+        """Keep a page of the list, in byte order: all that the primary has between `listed` and `upto`.
+
+        An entry that differs is replaced, and is without body unless its hash is that of the one before; entries of
+        ours between these paths that are not in the page go. `upto` is the path of the last one, or at the end of the
+        list a text that no path is above. Bytes, digest and missing bodies move along, and `listed` becomes `upto`, in
+        one step (at most 500 entries). Raises `NotFound`.
+        """
+
+    async def end_list(pubky: str, private: bool, standing: LogStanding) -> bool:
+        """Be at `standing`, where the list was read to its end, if our digest is the one there; else False.
+
+        The log then has this position and these reigns and is whole.
+        """
+
+    async def apply(pubky: str, private: bool, event: Event, entry: Entry | None) -> bool:
+        """Apply the next event of the log and move to it: one atomic step; `entry` belongs to a PUT.
+
+        False, and nothing happens, unless the event's number is the next one: so replays do no harm. The digest after
+        it must be the event's: else `DigestMismatch`, and nothing happens. An entry without body is counted as missing.
+        The blob of an entry that it replaces or removes gets its grace. Raises `NotFound`.
+        """
+
+    async def confirm(pubky: str, private: bool, position: Position, now: int) -> bool:
+        """Note that the primary stands where we do. False if we stand elsewhere by now."""
+
+    async def missing(pubky: str, after: str, limit: int) -> list[Entry]:
+        """Up to `limit` (at most 500) entries without body with a path above `after`, ascending."""
+
+    async def fill(pubky: str, entry: Entry) -> bool:
+        """Give an entry its body, small or as a blob. False if the path holds something else by now."""
+
+    async def forget(pubky: str, limit: int) -> bool:
+        """Remove up to `limit` (at most 500) entries of a copy, at last the copy. Whether it is gone."""
 
 
 class ILockStore(Interface):

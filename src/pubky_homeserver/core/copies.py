@@ -1,0 +1,96 @@
+"""Copies of accounts that live on another homeserver, and where a log stands. Frozen, without behaviour.
+
+An account has two logs, the public and the private one. Each event has the next number (`seq`) of its log and the
+digest of the log's files after it, so two homeservers can tell in one question whether one's history is a beginning of
+the other's.
+"""
+
+from attrs import field, frozen
+
+from pubky_homeserver.core.records import Entry, Event
+
+
+@frozen
+class Reign:
+    """The time of one primary over a log."""
+
+    log_id: str
+    """Random, 32 hex digits."""
+    first: int
+    """The number of its first event."""
+
+
+@frozen
+class Position:
+    """A point in a log: after an event, or at the beginning."""
+
+    log_id: str
+    """Of the reign that the number belongs to."""
+    seq: int
+    event_id: int
+    """Of the event with that number; 0 at the beginning."""
+    digest: bytes
+
+
+@frozen
+class LogStanding:
+    """Where a log stands, as its primary tells it."""
+
+    position: Position
+    reigns: tuple[Reign, ...]
+    """All of them, the oldest first; the last one is that of `position`."""
+    floor: int
+    """The log is complete after this number."""
+    used: int = 0
+    """Bytes of the whole account, as quotas count them."""
+
+
+@frozen
+class LoggedEvent:
+    """An event with its body, where that is small and still what the path holds."""
+
+    event: Event
+    body: bytes | None = field(default=None, repr=False)
+
+
+@frozen
+class CopiedLog:
+    """How far a copy of one log is."""
+
+    position: Position | None = None
+    """The last event that was applied; None while the list of files is read for the first time."""
+    reigns: tuple[Reign, ...] = ()
+    start: Position | None = None
+    """Where the primary stood when the list was begun: events after that are replayed onto it."""
+    listed: str = ""
+    """The last path of the list that was kept."""
+    is_whole: bool = False
+    """Whether the list is whole: before, a path that is missing here may exist."""
+    confirmed: int = 0
+    """When the primary last said that it stands where we do, by our clock (microseconds); 0 for never."""
+
+
+@frozen
+class Copy:
+    """An account of another homeserver, kept here."""
+
+    pubky: str
+    primary: str
+    """The homeserver that is followed, z-base-32."""
+    begun: int
+    used: int
+    """Bytes: the sum over all files of their length and 256."""
+    missing: int
+    """Files whose body is not here yet."""
+    public: CopiedLog
+    private: CopiedLog
+    """As it begins if the private log is not followed."""
+
+
+@frozen
+class Listed:
+    """A page of a log's files, and where the log stood when it was read."""
+
+    entries: tuple[Entry, ...]
+    """In byte order of their paths, without bodies."""
+    standing: LogStanding
