@@ -6,11 +6,11 @@ acknowledged, though it may have happened.
 
 # mypy: disable-error-code="empty-body"
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from zope.interface import Attribute, Interface
 
-from pubky_homeserver.core.copies import Copy, Listed, LoggedEvent, LogStanding, Position
+from pubky_homeserver.core.copies import Copy, Listed, LoggedEvent, LogStanding, Offered, Position
 from pubky_homeserver.core.records import (
     Account,
     Entry,
@@ -305,6 +305,31 @@ class ICopyStore(Interface):
 
     async def forget(pubky: str, limit: int) -> bool:
         """Remove up to `limit` (at most 500) entries of a copy, at last the copy. Whether it is gone."""
+
+
+class IPeer(Interface):
+    """A trusted homeserver whose accounts are followed.
+
+    Every method may raise `PeerAway`, `PeerRefused` and `PeerBroken`. What it says is bounded and has the right shape;
+    whether it is true is for the caller to see.
+    """
+
+    key: str = Attribute("Its public key, z-base-32.")
+
+    async def offered(after: str) -> tuple[list[Offered], str | None]:
+        """A page of the accounts that it is primary of and offers, and where to go on; None at the end."""
+
+    async def packet(pubky: str) -> bytes | None:
+        """The newest signed packet of a key that it knows: signature, timestamp, DNS message; not verified."""
+
+    async def events(pubky: str, private: bool, position: Position) -> list[LoggedEvent]:
+        """Up to 1000 events after a position of ours, ascending. Raises `LogForked` and `LogCompacted`."""
+
+    async def entries(pubky: str, private: bool, after: str) -> Listed:
+        """A page of a log's files with a path above `after`, and where the log stood then; empty at the end."""
+
+    async def body(pubky: str, private: bool, path: str, content_hash: bytes) -> AsyncIterator[bytes]:
+        """The body that a path has, or had not long ago, in pieces; not verified. Raises `BodyGone`."""
 
 
 class ILockStore(Interface):

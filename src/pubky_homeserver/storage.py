@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pubky_homeserver.core.authorization import authorize_read, authorize_write
-from pubky_homeserver.core.errors import NotFound, Refused, StorageFull, StoreAway
+from pubky_homeserver.core.errors import NotFound, NotHereYet, Refused, StorageFull, StoreAway
 from pubky_homeserver.core.locks import HOLD_INTERVAL
 from pubky_homeserver.core.media import SNIFFED, content_type
 from pubky_homeserver.core.records import Entry, Session
@@ -180,8 +180,13 @@ class Storage:
         return await self.entries.entry(owner, path)
 
     async def open(self, entry: Entry) -> IBlobReader:
-        """The body of an entry that is not in the entry itself. Raises `NotFound` if the file is gone."""
-        reader = await self.blobs.open(entry.blob) if entry.blob is not None else None
+        """The body of an entry that is not in the entry itself.
+
+        Raises `NotFound` if the file is gone, and `NotHereYet` if the body was not copied yet.
+        """
+        if entry.blob is None:
+            raise NotHereYet
+        reader = await self.blobs.open(entry.blob)
         if reader is None:
             self.log.error("The body of {path} is missing: {blob}", path=entry.path, blob=entry.blob)
             raise NotFound

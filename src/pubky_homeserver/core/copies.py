@@ -94,3 +94,15 @@ class Listed:
     entries: tuple[Entry, ...]
     """In byte order of their paths, without bodies."""
     standing: LogStanding
+
+
+@frozen
+class Offered:
+    """An account that a homeserver lets us follow."""
+
+    pubky: str
+    term: int
+    """The timestamp of the packet that makes it the primary; 0 if it has none."""
+    public: LogStanding
+    private: LogStanding | None = None
+    """None if only the public log is offered."""

@@ -4,6 +4,11 @@ The sentences are the protocol's own: the official clients show them. Which HTTP
 table, `web/errors.py`; nothing here knows HTTP.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pubky_homeserver.core.copies import Reign
+
 
 class Refused(Exception):
     """A request that is answered with a sentence instead of what it asked for."""
@@ -235,6 +240,55 @@ class RevocationsAway(Refused):
     """It cannot be heard at the moment who signed out: nothing private is streamed."""
 
     text = "Private event streams are temporarily unavailable"
+
+
+# --- copies of other homeservers' accounts ------------------------------------------------------------------------
+
+
+class NotPrimary(Refused):
+    """A write to an account that lives at another homeserver."""
+
+    def __init__(self, primary: str) -> None:
+        super().__init__(f"This is a copy: the account lives at the homeserver {primary}, which takes its writes")
+        self.primary = primary
+
+
+class NotHereYet(Refused):
+    """A copy does not have it yet, and cannot say that there is none."""
+
+    text = "This copy is not complete yet; try again"
+
+
+class PeerError(Exception):
+    """What another homeserver says instead of what it was asked for, or that it says nothing."""
+
+
+class PeerAway(PeerError):
+    """It does not answer, or says that it cannot at the moment."""
+
+
+class PeerRefused(PeerError):
+    """It does not let us: we are no peer of it, or it does not offer the account."""
+
+
+class PeerBroken(PeerError):
+    """Its answer is not what the protocol says; nothing of it is used."""
+
+
+class LogForked(PeerError):
+    """Its log is not a continuation of ours: one of us lost something. `reigns` are those of its log."""
+
+    def __init__(self, reigns: "tuple[Reign, ...]" = ()) -> None:
+        super().__init__("its history is another one than ours")
+        self.reigns = reigns
+
+
+class LogCompacted(PeerError):
+    """Its log does not go back to where ours ends: lists must be compared."""
+
+
+class BodyGone(PeerError):
+    """It does not have a body that an event or a list of it named."""
 
 
 class CannotStart(Exception):

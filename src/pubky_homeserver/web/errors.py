@@ -26,11 +26,13 @@ STATUS: dict[type[errors.Refused], int] = {
     errors.LockLost: 412,
     errors.BodyTooLarge: 413,
     errors.UnsupportedContentType: 415,
+    errors.NotPrimary: 421,
     errors.UnprocessableRequest: 422,
     errors.Locked: 423,
     errors.TooManyRequests: 429,
     errors.StoreAway: 503,
     errors.RevocationsAway: 503,
+    errors.NotHereYet: 503,
     errors.QuotaExceeded: 507,
     errors.StorageFull: 507,
 }
@@ -38,6 +40,9 @@ STATUS: dict[type[errors.Refused], int] = {
 
 RETRY_AFTER = 1
 """Seconds that a client is asked to wait while the store is away: Redis is back as soon as it has read its files."""
+
+
+_PASSING = (errors.StoreAway, errors.RevocationsAway, errors.NotHereYet)  # what may be over in a moment
 
 
 def status_of(refusal: errors.Refused) -> int:
@@ -52,4 +57,4 @@ def retry_after(refusal: errors.Refused) -> int | None:
     """Whole seconds after which the same request may succeed; None if nobody knows."""
     if isinstance(refusal, errors.TooManyRequests):
         return refusal.retry_after
-    return RETRY_AFTER if isinstance(refusal, errors.StoreAway | errors.RevocationsAway) else None
+    return RETRY_AFTER if isinstance(refusal, _PASSING) else None

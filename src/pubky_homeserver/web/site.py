@@ -13,6 +13,7 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.feed import Feed
 from pubky_homeserver.grants import Grants
@@ -23,6 +24,7 @@ from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.web.answers import Dress, answer_with, refuse, refuse_method
 from pubky_homeserver.web.auth import Auth
+from pubky_homeserver.web.copies import CopiedFiles
 from pubky_homeserver.web.cors import add_cors, answer_options
 from pubky_homeserver.web.credentials import Credentials, Visitor
 from pubky_homeserver.web.events import Events
@@ -84,6 +86,8 @@ class ClientSite:
     """The users' sites; None if they are not shown."""
     homeserver: str
     """This homeserver's own key."""
+    copied: CopiedFiles | None = None
+    """What is kept of other homeservers' accounts."""
     _page: Route | None = field(init=False, default=None)
     _exact: dict[bytes, Route] = field(init=False)
     # Raw path → its route.
@@ -166,6 +170,10 @@ class ClientSite:
         dress = _DRESSES[target.legacy, target.private]
         if not target.legacy and request.method in (b"LOCK", b"UNLOCK"):
             dress = partial(_dress_lock, dress)
+        copied = self.copied
+        if copied is not None and (copy := copied.copies.of(target.tenant)) is not None:
+            await copied.answer(request, target, copy, found, dress)
+            return
         dress(request, False)
         await answer_with(request, self._handle_storage(request, target, found, dress), dress)
 
@@ -197,6 +205,7 @@ def client_site(
     clock: IReactorTime,
     homeserver: str,
     websites: bool = True,
+    copies: Copies | None = None,
 ) -> ClientSite:
     """The client API over the rooms that do the work. `websites`: whether users' sites are shown."""
     credentials = Credentials(sessions, grants)
@@ -212,6 +221,7 @@ def client_site(
         metrics,
         Websites(accounts, storage) if websites else None,
         homeserver,
+        CopiedFiles(copies, EXPOSED) if copies is not None else None,
     )
 
 

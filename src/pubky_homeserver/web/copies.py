@@ -1,0 +1,71 @@
+"""What a copy answers: public reads, with a word of how new they are; everything else lives at the primary.
+
+    Pubky-Role: mirror
+    Pubky-Primary: <z32 of the homeserver that the account lives at>
+    Pubky-Mirror: seq=<number of the last change>; confirmed=<Unix seconds>; state=current|stale|bootstrapping
+
+`confirmed` is when the primary last said that it has nothing newer, by our clock; 0 if it never did. Nothing that is
+not here yet is called missing: until the list of files is whole, and for a body that is still on its way, it is 503.
+"""
+
+from functools import partial
+
+from attrs import frozen
+
+from pubky_homeserver.copies import Copies
+from pubky_homeserver.core.copies import Copy
+from pubky_homeserver.core.errors import DirectoryNotFound, NotFound, NotHereYet, NotPrimary
+from pubky_homeserver.core.paths import is_directory, is_public
+from pubky_homeserver.web.answers import Dress, answer_with, refuse, refuse_method
+from pubky_homeserver.web.credentials import NOBODY
+from pubky_homeserver.web.request import Request
+from pubky_homeserver.web.routes import Route
+from pubky_homeserver.web.target import Target
+
+EXPOSED = b"pubky-role,pubky-primary,pubky-mirror"
+"""Fields of an answer that a script in a browser may read besides."""
+
+READS = (b"GET", b"HEAD")
+
+
+@frozen
+class CopiedFiles:
+    """The files of copies. `exposed`: the fields that scripts may read of any answer."""
+
+    copies: Copies
+    exposed: bytes
+
+    async def answer(self, request: Request, target: Target, copy: Copy, found: Route, dress: Dress) -> None:
+        """Answer one request about a copy, as `found` does for accounts; `dress` is what those carry."""
+        dress = partial(self._dress, dress, copy)
+        if request.method not in found.methods:
+            refuse_method(request, found.allow, dress)
+        elif request.method not in READS:
+            refuse(request, NotPrimary(copy.primary), dress)
+        else:
+            dress(request, False)
+            await answer_with(request, self._read(request, target, copy, found), dress)
+
+    async def _read(self, request: Request, target: Target, copy: Copy, found: Route) -> bytes | None:
+        """Read as somebody who is not signed in, whatever they show: sessions are the primary's business."""
+        path = target.path
+        if path is not None and is_public(path) and is_directory(path) and not copy.public.is_whole:
+            raise NotHereYet
+        try:
+            return await found.methods[request.method](request, target, NOBODY)
+        except (NotFound, DirectoryNotFound):
+            if copy.public.is_whole:
+                raise
+            raise NotHereYet from None
+
+    def _dress(self, dress: Dress, copy: Copy, request: Request, refused: bool) -> None:
+        dress(request, refused)
+        request.setHeader(b"Access-Control-Expose-Headers", self.exposed + b"," + EXPOSED)
+        request.setHeader(b"Pubky-Role", b"mirror")
+        request.setHeader(b"Pubky-Primary", copy.primary.encode("ascii"))
+        seq = copy.public.position.seq if copy.public.position is not None else 0
+        confirmed = copy.public.confirmed // 1_000_000
+        state = self.copies.state(copy).encode("ascii")
+        request.setHeader(b"Pubky-Mirror", b"seq=%d; confirmed=%d; state=%b" % (seq, confirmed, state))
+        if request.method not in READS:
+            request.setHeader(b"Cache-Control", b"no-store")
