@@ -13,6 +13,7 @@ from pkarr.builder import Builder
 from pkarr.interfaces import UnreadableItem
 from pkarr.keys import Keypair
 from pkarr.packet import SignedPacket
+from pubky_homeserver.core.authority import homeserver_of
 from pubky_homeserver.core.errors import StorageFull, StoreAway
 from pubky_homeserver.core.health import Republication
 from pubky_homeserver.core.records import Account, Totals
@@ -27,7 +28,6 @@ from pubky_homeserver.republisher import (
     TRIES,
     Outcome,
     Republisher,
-    homeserver_of,
 )
 from pubky_homeserver.store.memory import MemoryStore
 

@@ -28,6 +28,10 @@ class Copies:
     clock: IReactorTime
     _known: dict[str, Copy] = field(factory=dict, init=False)
     # Pubky → copy.
+    _heard: dict[str, float] = field(factory=dict, init=False)
+    # Homeserver → when it last said (seconds) that it has told of all changes.
+    _behind: set[str] = field(factory=set, init=False)
+    # Copies of which we know that they are not up to date, or do not know that they are.
     log: ClassVar[Logger] = Logger()
 
     async def load(self) -> None:
@@ -35,6 +39,7 @@ class Copies:
         after = ""
         while page := await self.store.copies(after, PAGE):
             self._known.update((copy.pubky, copy) for copy in page)
+            self._behind.update(copy.pubky for copy in page)
             after = page[-1].pubky
 
     async def refresh(self, pubky: str) -> Copy | None:
@@ -42,6 +47,7 @@ class Copies:
         copy = await self.store.copy(pubky)
         if copy is None:
             self._known.pop(pubky, None)
+            self._behind.discard(pubky)
         else:
             self._known[pubky] = copy
         return copy
@@ -54,12 +60,28 @@ class Copies:
         """Every one."""
         return list(self._known.values())
 
+    def hear(self, primary: str) -> None:
+        """Note that a homeserver has told of all that changed until now."""
+        self._heard[primary] = self.clock.seconds()
+
+    def fall_behind(self, pubky: str) -> None:
+        """Note that a copy is not up to date, or may not be."""
+        self._behind.add(pubky)
+
+    def keep_up(self, pubky: str) -> None:
+        """Note that a copy is where its primary said that it stands."""
+        self._behind.discard(pubky)
+
+    def confirmed(self, copy: Copy) -> int:
+        """When the primary last said that it has nothing newer (Unix seconds, by our clock); 0 if it never did."""
+        heard = 0.0 if copy.pubky in self._behind else self._heard.get(copy.primary, 0.0)
+        return int(max(copy.public.confirmed / 1_000_000, heard if copy.public.confirmed else 0.0))
+
     def state(self, copy: Copy) -> str:
         """`bootstrapping` while its list is not whole, `stale` without a word of the primary, else `current`."""
         if not copy.public.is_whole:
             return "bootstrapping"
-        age = self.clock.seconds() - copy.public.confirmed / 1_000_000
-        return "stale" if age > STALE else "current"
+        return "stale" if self.clock.seconds() - self.confirmed(copy) > STALE else "current"
 
 
 def has_body(entry: Entry) -> bool:

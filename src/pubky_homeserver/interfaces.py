@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from zope.interface import Attribute, Interface
 
-from pubky_homeserver.core.copies import Copy, Listed, LoggedEvent, LogStanding, Offered, Position
+from pubky_homeserver.core.copies import Copy, Hint, Listed, LoggedEvent, LogStanding, Offered, Position
 from pubky_homeserver.core.records import (
     Account,
     Entry,
@@ -321,6 +321,13 @@ class IPeer(Interface):
 
     async def packet(pubky: str) -> bytes | None:
         """The newest signed packet of a key that it knows: signature, timestamp, DNS message; not verified."""
+
+    async def changes(hear: Callable[[Hint | None], None], beat: Callable[[], None]) -> None:
+        """Hear of changes of all offered accounts until the stream ends, which it does only by a failure.
+
+        None comes first: every change after it gets a hint, which may come late or twice. `beat` is called every few
+        seconds, when all that changed before was hinted at.
+        """
 
     async def events(pubky: str, private: bool, position: Position) -> list[LoggedEvent]:
         """Up to 1000 events after a position of ours, ascending. Raises `LogForked` and `LogCompacted`."""

@@ -29,7 +29,7 @@ from pkarr.client import Client
 from pkarr.interfaces import INetwork, NetworkError, Policy, Unavailable, UnreadableItem
 from pkarr.keys import PublicKey
 from pkarr.packet import InvalidSignedPacket, SignedPacket
-from pkarr.records import HTTPS, SVCB
+from pubky_homeserver.core.authority import homeserver_of
 from pubky_homeserver.core.errors import StorageFull, StoreAway
 from pubky_homeserver.core.health import Republication
 from pubky_homeserver.interfaces import IAccountStore, IPacketStore
@@ -67,9 +67,6 @@ STORE_DELAY = 5.0
 PAGE = 100
 """Accounts that are read at once."""
 
-POINTER = "_pubky"
-"""The name in a user's packet whose record names the homeserver."""
-
 
 class Outcome(Enum):
     """What became of one account's record."""
@@ -79,12 +76,6 @@ class Outcome(Enum):
     MOVED = "moved"  # it names another homeserver, or none
     UNREADABLE = "unreadable"  # what its owner signed last is no packet
     FAILED = "failed"
-
-
-def homeserver_of(packet: SignedPacket) -> str | None:
-    """The homeserver that a user's packet names, as it is written there; None if it names none."""
-    services = [record.service for record in packet.lookup(POINTER) if record.type in (HTTPS, SVCB)]
-    return services[0].target if services and services[0] is not None else None
 
 
 @define(eq=False)

@@ -106,3 +106,13 @@ class Offered:
     public: LogStanding
     private: LogStanding | None = None
     """None if only the public log is offered."""
+
+
+@frozen
+class Hint:
+    """A log that has changed, as a peer says."""
+
+    pubky: str
+    private: bool
+    seq: int
+    """The number of its newest event then."""

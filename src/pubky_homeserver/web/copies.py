@@ -64,7 +64,7 @@ class CopiedFiles:
         request.setHeader(b"Pubky-Role", b"mirror")
         request.setHeader(b"Pubky-Primary", copy.primary.encode("ascii"))
         seq = copy.public.position.seq if copy.public.position is not None else 0
-        confirmed = copy.public.confirmed // 1_000_000
+        confirmed = self.copies.confirmed(copy)
         state = self.copies.state(copy).encode("ascii")
         request.setHeader(b"Pubky-Mirror", b"seq=%d; confirmed=%d; state=%b" % (seq, confirmed, state))
         if request.method not in READS:
