@@ -2,7 +2,7 @@
 
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from secrets import token_urlsafe
 from typing import Any
@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from pkarr.keys import Keypair
 from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.grants import GRANT_TYPE, POP_TYPE, sign_jws
 from pubky_homeserver.core.records import Session
 from pubky_homeserver.core.tokens import sign_auth_token
@@ -78,6 +79,7 @@ class Served:
     sessions: Sessions
     metrics: ServerMetrics
     port: int = 0
+    copies: Copies | None = None
     _users: int = field(default=0, init=False)
 
     async def ask(
@@ -183,7 +185,11 @@ class Granted:
 
 @asynccontextmanager
 async def served(
-    token_required: bool = False, websites: bool = True, store: Any = None, **storage: Any
+    token_required: bool = False,
+    websites: bool = True,
+    store: Any = None,
+    copies: Callable[[Clock], Copies] | None = None,
+    **storage: Any,
 ) -> AsyncIterator[Served]:
     """A homeserver that answers on a port of its own; over a store of its own in memory, unless one is given."""
     clock = Clock()
@@ -192,12 +198,13 @@ async def served(
     accounts, sessions = Accounts(store, clock, token_required), Sessions(store, clock)
     files, feed = Storage(store, store.locks, blobs, clock, **storage), Feed(store, store, clock, metrics)
     grants, locks = Grants(store.grants, store, HOMESERVER, clock), Locks(store, store.locks)
-    site = client_site(accounts, sessions, grants, files, locks, feed, metrics, clock, HOMESERVER, websites)
+    kept = None if copies is None else copies(clock)
+    site = client_site(accounts, sessions, grants, files, locks, feed, metrics, clock, HOMESERVER, websites, kept)
     factory = HTTPFactory(site.answer, reactor)
     listening: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
     feed.startService()
     try:
-        yield Served(clock, store, blobs, files, feed, accounts, sessions, metrics, listening.getHost().port)
+        yield Served(clock, store, blobs, files, feed, accounts, sessions, metrics, listening.getHost().port, kept)
     finally:
         feed.stopService()
         await listening.stopListening()
