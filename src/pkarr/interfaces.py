@@ -65,3 +65,10 @@ class INetwork(Interface):
 
     async def resolve(key: PublicKey, policy: Policy = Policy.CACHE_FIRST) -> SignedPacket | None:
         """Find the newest packet of a key, verified; None if there is none. Raises `UnreadableItem` and the others."""
+
+
+class ICounting(INetwork):
+    """A network that can tell on how many nodes a packet is."""
+
+    async def count(key: PublicKey) -> tuple[SignedPacket | None, int]:
+        """Find the newest packet of a key, as `resolve` with NETWORK_ONLY, and on how many nodes it was found."""

@@ -36,6 +36,10 @@ class Exchange:
 
     async def get(self, k: bytes, salt: bytes, policy: Policy) -> MutableItem | None:
         """The newest item under a key and a salt; None if there is none."""
+        return (await self.find(k, salt, policy)).item
+
+    async def find(self, k: bytes, salt: bytes, policy: Policy) -> Newest:
+        """The newest item under a key and a salt, and how many of the nodes that were asked have it."""
         target = mutable_target(k, salt)
         newest = Newest(target, salt)
         own = self.stored.get(target, self.clock.seconds())
@@ -47,7 +51,7 @@ class Exchange:
             except Unavailable:
                 if newest.item is None:
                     raise
-        return newest.item
+        return newest
 
     async def put(self, item: MutableItem, cas: int | None) -> int:
         """Put an item to the nodes nearest to its target, ourselves included; returns how many keep it."""
@@ -114,10 +118,6 @@ class Exchange:
         if not any(lookup.replied for lookup in lookups):
             raise Unavailable("No queried DHT nodes responded")
         return list(zip(families, lookups, strict=True))
-
-    def _are_alone(self) -> bool:
-        """Whether we are the first node of a private network, so that what only we keep is kept."""
-        return any(family.is_private and not family.socket.is_read_only for family in self.families.values())
 
     def _put_here(self, item: MutableItem, cas: int | None, lookups: list[Lookup]) -> Tally:
         """Keep an item ourselves, if we are one of the nearest nodes that serve."""

@@ -29,7 +29,7 @@ from pkarr.dht.routing import RoutingTable
 from pkarr.dht.saved import Saved
 from pkarr.dht.server import MAX_ITEMS, Limits, Server, Stored
 from pkarr.dht.udp import TIMEOUT, Socket
-from pkarr.interfaces import INetwork, PacketRefused, Policy, UnreadableItem
+from pkarr.interfaces import ICounting, PacketRefused, Policy, UnreadableItem
 from pkarr.keys import PublicKey
 from pkarr.packet import InvalidSignedPacket, SignedPacket
 
@@ -75,7 +75,7 @@ class Settings:
     max_items: int = MAX_ITEMS
 
 
-@implementer(INetwork)
+@implementer(ICounting)
 @define(eq=False)
 class Dht(Service):
     """A node of the DHT. `reactor` gives clock, sockets and host names; `saved` is what `save` gave in an earlier life.
@@ -180,16 +180,12 @@ class Dht(Service):
         NETWORK_ONLY asks all of the nearest nodes; CACHE_FIRST is content when three have the same and nobody asked
         so far a newer one; CACHE_ONLY looks at what we keep for others ourselves.
         """
-        item = await self.get(key.raw, policy=policy)
-        if item is None:
-            return None
-        dns = string_in(item.v)
-        if dns is None or item.seq < 0:
-            raise UnreadableItem(item.seq)
-        try:
-            return SignedPacket(key, item.sig, item.seq, dns)
-        except InvalidSignedPacket:
-            raise UnreadableItem(item.seq) from None
+        return _packet(key, await self.get(key.raw, policy=policy))
+
+    async def count(self, key: PublicKey) -> tuple[SignedPacket | None, int]:
+        """Find the newest packet of a key, and on how many of the nodes nearest to it; we may be one of them."""
+        newest = await self._exchange.find(key.raw, b"", Policy.NETWORK_ONLY)
+        return _packet(key, newest.item), newest.count
 
     async def get(self, k: bytes, salt: bytes = b"", policy: Policy = Policy.NETWORK_ONLY) -> MutableItem | None:
         """Find the newest item under a key and a salt, whatever its value; None if there is none (BEP 44).
@@ -249,6 +245,19 @@ class Dht(Service):
         waiting, self._joining[:] = self._joining[:], []
         for waiter in waiting:
             waiter.callback(None)
+
+
+def _packet(key: PublicKey, item: MutableItem | None) -> SignedPacket | None:
+    """The packet that an item is. Raises `UnreadableItem` if it is none."""
+    if item is None:
+        return None
+    dns = string_in(item.v)
+    if dns is None or item.seq < 0:
+        raise UnreadableItem(item.seq)
+    try:
+        return SignedPacket(key, item.sig, item.seq, dns)
+    except InvalidSignedPacket:
+        raise UnreadableItem(item.seq) from None
 
 
 def _address(port: IListeningPort) -> Address:

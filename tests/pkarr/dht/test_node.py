@@ -15,7 +15,7 @@ from pkarr.dht.contacts import Address
 from pkarr.dht.items import MutableItem, mutable_target, signable
 from pkarr.dht.krpc import Error, Put, Query, Reply, decode, encode
 from pkarr.dht.node import Dht, Settings
-from pkarr.interfaces import Conflict, INetwork, NotMostRecent, PacketRefused, Policy, Unavailable, UnreadableItem
+from pkarr.interfaces import Conflict, ICounting, NotMostRecent, PacketRefused, Policy, Unavailable, UnreadableItem
 from pkarr.keys import Keypair
 from pkarr.packet import SignedPacket
 
@@ -31,7 +31,7 @@ def item(seq: int, v: bytes = b"5:hello", salt: bytes = b"", key: Keypair = KEY)
 
 def test_port() -> None:
     """A node is a network for packets."""
-    verifyObject(INetwork, Dht(reactor, LOOPBACK))
+    verifyObject(ICounting, Dht(reactor, LOOPBACK))
 
 
 @pytest.mark.parametrize("settings", [LOOPBACK, LOOPBACK_V6, BOTH], ids=["IPv4", "IPv6", "both"])
@@ -45,6 +45,18 @@ async def test_publish_and_resolve(settings: Settings) -> None:
             for policy in (Policy.NETWORK_ONLY, Policy.CACHE_FIRST):
                 assert await node.resolve(KEY.public_key, policy) == published
         assert await nodes[5].resolve(keypair(2).public_key) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_on_how_many_nodes() -> None:
+    """Who looks for a packet can learn how many nodes have just that one; those with an older one do not count."""
+    async with swarm(10) as nodes:
+        kept = await nodes[1].publish(packet(KEY, 1000))
+        assert await nodes[7].count(KEY.public_key) == (packet(KEY, 1000), kept)
+        newer = item(1001, b"%d:%b" % (len(packet(KEY, 1001).dns), packet(KEY, 1001).dns))
+        nodes[4].stored.put(newer, None, reactor.seconds())
+        assert await nodes[7].count(KEY.public_key) == (packet(KEY, 1001), 1)
+        assert await nodes[7].count(keypair(2).public_key) == (None, 0)
 
 
 @pytest_twisted.ensureDeferred
