@@ -15,10 +15,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.utils import getProcessOutputAndValue
 
 from pubky_homeserver.cli import main, reachable
-from pubky_homeserver.config import Socket
 from pubky_homeserver.core.health import Publication
 from pubky_homeserver.core.quotas import UserQuota
 from pubky_homeserver.core.records import Account, SignupToken
+from pubky_homeserver.values import Socket
 from tests.web.operator import KEY, NOW, PASSWORD, Operator, operator
 
 reactor: Any = _reactor

@@ -18,15 +18,20 @@ from pubky_homeserver.config import (
     Config,
     ConfigError,
     Pkdns,
-    Socket,
     load,
     settings,
 )
+from pubky_homeserver.core.peers import ALL, NONE, Claim, Peer, Selection
 from pubky_homeserver.store.address import RedisAddress
+from pubky_homeserver.values import Socket
 
 MANUAL = Path(__file__).parents[1] / "conf" / "homeserver.toml"
 EXAMPLE = Path(__file__).parents[1] / "example.env"
 SECRET = "correct-horse"
+SETTINGS = dict(settings(Config))
+
+KEY = "8pinxxgqs41n4aididenw5apqp1urfmzdztr8jt4abrkdn435ewo"
+OTHER_KEY = "ybndrfg8ejkmcpqxot1uwisza345h769ybndrfg8ejkmcpqxot1y"
 
 Load = Callable[..., Config]
 
@@ -55,28 +60,41 @@ def spelled(key: str, value: str) -> str:
 # --- the manual ---------------------------------------------------------------------------------------------------
 
 
-def uncommented() -> dict[str, Any]:
-    """Every setting of the manual with its example, by its dotted key."""
-    lines = [re.sub(r"^#(?=\w+ = )", "", line) for line in MANUAL.read_text().splitlines()]
-    sections = tomllib.loads("\n".join(lines))
-    return {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
+def taken() -> str:
+    """The manual with the # taken from every line that has a setting or names a table."""
+    return re.sub(r"(?m)^#(?=\w+ = |\[)", "", MANUAL.read_text())
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a table and those below it by their dotted keys; what settings read as a table is a value."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        key = prefix + name
+        found |= flat(value, f"{key}.") if isinstance(value, dict) and key not in SETTINGS else {key: value}
+    return found
+
+
+def value_of(config: Config, key: str) -> object:
+    """What a setting is; that of a named table is the first one's."""
+    place, _, name = key.partition("NAME.")
+    return getattr(config.peers[0], name) if name else attrgetter(place)(config)
 
 
 def test_every_setting_is_in_the_manual_and_none_besides() -> None:
     """The file of settings is the manual: what is not there cannot be found, what is not here stops the start."""
-    assert uncommented().keys() == dict(settings(Config)).keys()
+    assert flat(tomllib.loads(taken())).keys() == SETTINGS.keys()
 
 
 def test_the_manual_shows_the_defaults(tmp_path: Path) -> None:
     """Taking the # from every line changes nothing but what has no default."""
     file = tmp_path / "homeserver.toml"
-    file.write_text(re.sub(r"(?m)^#(?=\w+ = )", "", MANUAL.read_text()))
+    file.write_text(taken())
     config = load(file, tmp_path / ".env", {}, Config())
-    for key, setting in settings(Config):
+    for key, setting in SETTINGS.items():
         if setting.default is not None:
-            assert attrgetter(key)(config) == setting.default, key
+            assert value_of(config, key) == setting.default, key
         else:
-            assert attrgetter(key)(config) is not None, key
+            assert value_of(config, key) is not None, key
 
 
 def test_the_manual_as_it_is_changes_nothing(tmp_path: Path) -> None:
@@ -96,7 +114,7 @@ def test_the_example_of_the_environment_names_every_variable(tmp_path: Path) -> 
 
 def test_every_section_and_setting_has_words() -> None:
     """What a setting takes is said when it is refused, so it must be known."""
-    for key, setting in settings(Config):
+    for key, setting in SETTINGS.items():
         assert setting.metadata["allowed"], key
 
 
@@ -217,13 +235,33 @@ BAD = {
     "dht.rate_limit": ["0", "1000001"],
     "dht.total_rate_limit": ["0", "1000001"],
     "dht.max_items": ["-1", "1000001"],
+    "peers.NAME.key": ['""', "1", f'"{KEY[:-1]}"', f'"pubky{KEY}"', f'"{"a" * 5000}"'],
+    "peers.NAME.url": [
+        '"alice.example"',
+        '"https://alice.example:443"',
+        '"https://alice.example/x"',
+        '"https://a@alice.example"',
+        '"https://192.168.0.1"',
+        '"http://alice.example:80"',
+        '"http://192.168.0.1:80"',
+        '"http://127.0.0.1"',
+        '"http://127.0.0.1:0"',
+        '"ftp://alice.example"',
+        '""',
+        "1",
+    ],
+    "peers.NAME.follow": ['"some"', "[1]", '["x"]', "true", f'"{KEY}"', '""'],
+    "peers.NAME.offer": ['"some"', "[1]", '["x"]', "{}"],
+    "peers.NAME.private": ['"yes"', "1"],
+    "peers.NAME.max_bytes": ["-1", "1.5", '"20"', '"gb"', '"-1gb"', '"1 pb"', '"9007199254740993tb"', "true"],
+    "peers.NAME.claim": ['"maybe"', "true"],
     "logging.level": ['"verbose"', "3"],
 }
 
 
 def test_every_setting_refuses_something() -> None:
     """The table above knows all settings."""
-    assert BAD.keys() == dict(settings(Config)).keys()
+    assert BAD.keys() == SETTINGS.keys()
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
@@ -233,7 +271,7 @@ def test_bad_values(load_with: Load, tmp_path: Path, key: str, value: str) -> No
         load_with(spelled(key, value))
     line = str(caught.value)
     assert line.startswith(f"{tmp_path / 'homeserver.toml'}: {key}")
-    assert line.endswith(f": must be {dict(settings(Config))[key].metadata['allowed']}")
+    assert line.endswith(f": must be {SETTINGS[key].metadata['allowed']}")
     assert line.isprintable()
 
 
@@ -291,6 +329,74 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"PUBKY_API_KEY=\xff\n")
     with pytest.raises(ConfigError, match=r"\.env: is not UTF-8 text"):
         load(None, tmp_path / ".env", {}, Config())
+
+
+# --- peers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_is_only_named(load_with: Load) -> None:
+    """Who is listed by its key gets nothing and gives nothing, until the operator says what."""
+    peers = load_with(f'[peers.alice]\nkey = "{KEY}"\n').peers
+    assert peers == (Peer("alice", KEY),)
+    assert not peers[0].follows(KEY)
+    assert not peers[0].may_read(KEY, private=False)
+
+
+def test_peers_as_they_are_written(load_with: Load) -> None:
+    """Each table is a peer, in the order of the file."""
+    alice = f"""
+        [peers.alice]
+        key = "{KEY}"
+        url = "https://Alice.example/"
+        follow = "all"
+        offer = ["{OTHER_KEY}", "{KEY}"]
+        private = true
+        max_bytes = "2 TB"
+        claim = "allow"
+    """
+    bob = f"""
+        [peers.b-0_b]
+        key = "{OTHER_KEY}"
+        url = "http://127.0.0.1:6286"
+        max_bytes = 5
+    """
+    assert load_with(alice + bob).peers == (
+        Peer(
+            "alice",
+            KEY,
+            "https://alice.example",
+            ALL,
+            Selection(keys=frozenset((KEY, OTHER_KEY))),
+            True,
+            2 << 40,
+            Claim.ALLOW,
+        ),
+        Peer("b-0_b", OTHER_KEY, "http://127.0.0.1:6286", NONE, NONE, False, 5, Claim.TOKEN),
+    )
+
+
+NO_PEERS = [
+    ("[peers.alice]", "peers.alice.key: is missing: must be a homeserver's public key, 52 characters"),
+    (
+        f'[peers.alice]\nkey = "{KEY}"\n[peers.bob]\nkey = "{KEY}"',
+        "peers.bob.key: is that of peers.alice too",
+    ),
+    ('[peers."a.b"]', "peers: 'a.b' is no name: 1 to 32 letters"),
+    (f"[peers.{'a' * 33}]", "is no name: 1 to 32 letters"),
+    ('[peers."a\\nb"]', "peers: 'a\\nb' is no name"),
+    ("[peers]\nalice = 1", "peers.alice: must be a table, such as [peers.alice]"),
+    ("peers = []", "peers: must be a table, such as [peers]"),
+    (f'[peers.alice]\nkey = "{KEY}"\nfolow = "all"', "peers.alice.folow: no such setting; known here: peers.alice.key"),
+]
+
+
+@pytest.mark.parametrize(("toml", "says"), NO_PEERS)
+def test_peers_that_are_none(load_with: Load, toml: str, says: str) -> None:
+    """A peer without a key, twice, or under a name that cannot be shown, stops the start."""
+    with pytest.raises(ConfigError) as caught:
+        load_with(toml)
+    assert says in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 # --- the environment ----------------------------------------------------------------------------------------------

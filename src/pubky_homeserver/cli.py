@@ -29,7 +29,7 @@ from twisted.internet.task import react
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from pkarr.keys import InvalidSecretKey, Keypair
-from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, Socket, load
+from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, load
 from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.errors import CannotStart, InvalidCapability, UnprocessableRequest
 from pubky_homeserver.core.quotas import MalformedQuota, UserQuota
@@ -38,6 +38,7 @@ from pubky_homeserver.core.tokens import sign_auth_token
 from pubky_homeserver.directory import read_small
 from pubky_homeserver.durable import write_whole
 from pubky_homeserver.remote import PAGE, CommandFailed, Node
+from pubky_homeserver.values import Socket
 
 MAX_PASSWORD = 4096
 """Bytes that are read of the file with the password."""

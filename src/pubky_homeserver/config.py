@@ -5,14 +5,12 @@ setting is a field here: its name, its default, how it is read, and what is allo
 value that makes no sense, is a `ConfigError` that names file, key and what is allowed; nothing is ever ignored.
 """
 
-import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from io import StringIO
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import Attribute, evolve, field, fields, frozen, has
@@ -20,10 +18,31 @@ from dotenv import dotenv_values
 
 from pkarr.dht.node import PORT, RATE, TOTAL_RATE
 from pkarr.dht.server import MAX_ITEMS
+from pubky_homeserver.core.peers import GIGABYTE, NONE, Claim, Peer, Selection
 from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.store.address import RedisAddress
-
-T = TypeVar("T")
+from pubky_homeserver.values import (
+    ClientIdentity,
+    Socket,
+    choice,
+    flag,
+    identity,
+    listen,
+    read_addresses,
+    read_domain,
+    read_ip,
+    read_key,
+    read_nodes,
+    read_peer_url,
+    read_redis,
+    read_relays,
+    read_selection,
+    read_size,
+    read_text,
+    secret,
+    setting,
+    whole,
+)
 
 ENVIRONMENT = ("PUBKY_API_KEY", "HOMESERVER_URL", "PKARR_ENDPOINT")
 """The settings that also have a name in the environment and in `.env`."""
@@ -51,193 +70,39 @@ NOT_HERE = {
 """Settings of the official homeserver that mean nothing here, and what to do instead."""
 
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
+_USER = re.compile(r"//.*@")
+
+
 class ConfigError(Exception):
     """A setting that cannot be used; the text is one line for the operator."""
-
-
-@frozen
-class Socket:
-    """An address to listen on."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @classmethod
-    def parse(cls, value: object) -> "Socket":
-        """Read `127.0.0.1:6286` or `[::1]:6286`; raises `ValueError`."""
-        host, _, port = str(value).rpartition(":")
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-        if (address.version == 6) != host.startswith("[") or not port.isascii() or not port.isdigit():
-            raise ValueError(value)
-        return cls(str(address), _within(int(port), 0, 65535))
-
-
-def _within(value: int, low: int, high: int) -> int:
-    if not low <= value <= high:
-        raise ValueError(value)
-    return value
-
-
-def _setting(default: T, read: Callable[[object], T], allowed: str) -> T:
-    """A field with its reader and the words for what it takes."""
-    return field(default=default, metadata={"read": read, "allowed": allowed})
-
-
-def _secret(read: Callable[[object], object], allowed: str) -> Any:
-    """A field that is not shown, and not set by default."""
-    return field(default=None, repr=False, metadata={"read": read, "allowed": allowed})
-
-
-def _whole(default: int | None, low: int, high: int, unit: str) -> Any:
-    def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(value)
-        return _within(value, low, high)
-
-    return _setting(default, read, f"a whole number of {unit} from {low} to {high}")
-
-
-def _flag(default: bool) -> bool:
-    def read(value: object) -> bool:
-        if not isinstance(value, bool):
-            raise ValueError(value)
-        return value
-
-    return _setting(default, read, "true or false")
-
-
-def _choice(default: str, *choices: str) -> str:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value.lower() not in choices:
-            raise ValueError(value)
-        return value.lower()
-
-    return _setting(default, read, "one of " + ", ".join(choices))
-
-
-def _listen(default: str) -> Socket:
-    return _setting(Socket.parse(default), Socket.parse, f"an address and a port, such as {default}")
-
-
-_USER = re.compile(r"//.*@")
-_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
-
-
-def read_domain(value: object) -> str:
-    """A host name (RFC 1123, 2.1), at most 253 characters and no IP address; raises `ValueError`."""
-    if not isinstance(value, str) or len(value) > 253 or not all(map(_LABEL.fullmatch, value.split("."))):
-        raise ValueError(value)
-    if value.rpartition(".")[2].isdigit():
-        raise ValueError(value)
-    return value
-
-
-def _read_text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(value)
-    return value
-
-
-def _read_ip(value: object) -> str:
-    return str(ipaddress.ip_address(_read_text(value)))
-
-
-def _read_relays(value: object) -> tuple[str, ...]:
-    urls = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(urls, list):
-        raise ValueError(value)
-    for url in urls:
-        parts = urlsplit(_read_text(url))
-        is_plain = not (parts.username or parts.password or parts.query or parts.fragment)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
-            raise ValueError(url)
-    return tuple(url.rstrip("/") for url in urls)
-
-
-def _read_nodes(value: object) -> tuple[tuple[str, int], ...]:
-    """Nodes of the DHT as `host:port`; raises `ValueError`."""
-    if not isinstance(value, list):
-        raise ValueError(value)
-    return tuple(_read_node(_read_text(one)) for one in value)
-
-
-def _read_node(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) == 0:
-        raise ValueError(text)
-    if host.startswith("[") or host.rpartition(".")[2].isdigit():
-        address = Socket.parse(text)
-        return address.host, address.port
-    return read_domain(host), _within(int(port), 1, 65535)
-
-
-def _read_addresses(value: object) -> tuple[str, ...]:
-    """IP addresses, at most one of each kind; raises `ValueError`."""
-    if not isinstance(value, list) or not value:
-        raise ValueError(value)
-    addresses = [ipaddress.ip_address(_read_text(one)) for one in value]
-    if len({address.version for address in addresses}) < len(addresses):
-        raise ValueError(value)
-    return tuple(map(str, addresses))
-
-
-def _read_redis(value: object) -> RedisAddress:
-    return RedisAddress.parse(_read_text(value))
-
-
-@frozen
-class ClientIdentity:
-    """Whom a connection is from."""
-
-    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
-    """The proxies that say so in a preface; none if the one who connects is the client."""
-
-    @classmethod
-    def parse(cls, value: object) -> "ClientIdentity":
-        """Read `{ mode = "direct" }` or `{ mode = "proxy_protocol", trusted_proxies = [...] }`; raises `ValueError`."""
-        if not isinstance(value, dict) or value.keys() - {"mode", "trusted_proxies"}:
-            raise ValueError(value)
-        trusted, mode = value.get("trusted_proxies"), value.get("mode", "direct")
-        if mode == "direct" and trusted is None:
-            return cls()
-        if mode != "proxy_protocol" or not isinstance(trusted, list) or not trusted:
-            raise ValueError(value)
-        return cls(tuple(ipaddress.ip_network(_read_text(one)) for one in trusted))
-
-
-def _identity() -> ClientIdentity:
-    allowed = '{ mode = "direct" } or { mode = "proxy_protocol", trusted_proxies = ["127.0.0.1/32"] }'
-    return _setting(ClientIdentity(), ClientIdentity.parse, allowed)
 
 
 @frozen
 class General:
     """Who may sign up."""
 
-    signup_mode: str = _choice("token_required", "open", "token_required")
+    signup_mode: str = choice("token_required", "open", "token_required")
 
 
 @frozen
 class Drive:
     """The client API."""
 
-    icann_listen_socket: Socket = _listen("127.0.0.1:6286")
-    icann_client_identity: ClientIdentity = _identity()
-    pubky_listen_socket: Socket = _listen("127.0.0.1:6287")
-    pubky_client_identity: ClientIdentity = _identity()
-    websites: bool = _flag(True)
+    icann_listen_socket: Socket = listen("127.0.0.1:6286")
+    icann_client_identity: ClientIdentity = identity()
+    pubky_listen_socket: Socket = listen("127.0.0.1:6287")
+    pubky_client_identity: ClientIdentity = identity()
+    websites: bool = flag(True)
 
 
 @frozen
 class Storage:
     """Files."""
 
-    default_quota_mb: int | None = _whole(None, 0, 2_147_483_647, "megabytes")
-    inline_limit: int = _whole(4096, 0, 65536, "bytes")
-    reserve_mb: int = _whole(256, 0, 1_048_576, "megabytes")
+    default_quota_mb: int | None = whole(None, 0, 2_147_483_647, "megabytes")
+    inline_limit: int = whole(4096, 0, 65536, "bytes")
+    reserve_mb: int = whole(256, 0, 1_048_576, "megabytes")
 
     @property
     def default_limit(self) -> int | None:
@@ -249,53 +114,53 @@ class Storage:
 class Blobs:
     """Bodies above the inline limit."""
 
-    grace: int = _whole(3600, 0, 31_536_000, "seconds")
-    sweep_interval: int = _whole(3600, 60, 31_536_000, "seconds")
+    grace: int = whole(3600, 0, 31_536_000, "seconds")
+    sweep_interval: int = whole(3600, 60, 31_536_000, "seconds")
 
 
 @frozen
 class Redis:
     """Where the state lives."""
 
-    url: RedisAddress | None = _secret(
-        _read_redis,
+    url: RedisAddress | None = secret(
+        read_redis,
         "redis://host:port/db, rediss://… (TLS), unix:///path/to/redis.sock or sentinel://host:port,host:port/service",
     )
-    appendfsync: str = _choice("always", "always", "everysec")
+    appendfsync: str = choice("always", "always", "everysec")
 
 
 @frozen
 class Admin:
     """The operator's API."""
 
-    enabled: bool = _flag(True)
-    listen_socket: Socket = _listen("127.0.0.1:6288")
-    admin_password: str | None = _secret(_read_text, "a text that is not empty")
+    enabled: bool = flag(True)
+    listen_socket: Socket = listen("127.0.0.1:6288")
+    admin_password: str | None = secret(read_text, "a text that is not empty")
 
 
 @frozen
 class Metrics:
     """Numbers for Prometheus."""
 
-    enabled: bool = _flag(False)
-    listen_socket: Socket = _listen("127.0.0.1:6289")
+    enabled: bool = flag(False)
+    listen_socket: Socket = listen("127.0.0.1:6289")
 
 
 @frozen
 class Pkdns:
     """What the homeserver's PKARR record says, and where it is published."""
 
-    public_ip: str = _setting("127.0.0.1", _read_ip, "an IP address")
-    public_icann_http_port: int | None = _whole(None, 1, 65535, "a port")
-    public_pubky_tls_port: int | None = _whole(None, 1, 65535, "a port")
-    icann_domain: str | None = _setting("localhost", read_domain, "a host name, such as example.com")
-    user_keys_republisher_interval: int = _whole(14_400, 0, 604_800, "seconds")
-    dht_bootstrap_nodes: tuple[tuple[str, int], ...] | None = _setting(
-        None, _read_nodes, 'a list of nodes, such as ["router.bittorrent.com:6881"]'
+    public_ip: str = setting("127.0.0.1", read_ip, "an IP address")
+    public_icann_http_port: int | None = whole(None, 1, 65535, "a port")
+    public_pubky_tls_port: int | None = whole(None, 1, 65535, "a port")
+    icann_domain: str | None = setting("localhost", read_domain, "a host name, such as example.com")
+    user_keys_republisher_interval: int = whole(14_400, 0, 604_800, "seconds")
+    dht_bootstrap_nodes: tuple[tuple[str, int], ...] | None = setting(
+        None, read_nodes, 'a list of nodes, such as ["router.bittorrent.com:6881"]'
     )
-    dht_relay_nodes: tuple[str, ...] | None = _setting(None, _read_relays, "a list of http:// or https:// addresses")
-    dht_request_timeout_ms: int = _whole(2000, 1, 600_000, "milliseconds")
-    relay_request_timeout_ms: int = _whole(5000, 1, 600_000, "milliseconds")
+    dht_relay_nodes: tuple[str, ...] | None = setting(None, read_relays, "a list of http:// or https:// addresses")
+    dht_request_timeout_ms: int = whole(2000, 1, 600_000, "milliseconds")
+    relay_request_timeout_ms: int = whole(5000, 1, 600_000, "milliseconds")
 
     @property
     def relays(self) -> tuple[str, ...]:
@@ -309,24 +174,47 @@ class Pkdns:
 class DhtNode:
     """Our node of the DHT."""
 
-    enabled: bool = _flag(True)
-    addresses: tuple[str, ...] = _setting(
+    enabled: bool = flag(True)
+    addresses: tuple[str, ...] = setting(
         ("0.0.0.0", "::"),  # noqa: S104  # a node of the DHT is for everybody
-        _read_addresses,
+        read_addresses,
         'a list of one or two addresses to listen on, such as ["0.0.0.0", "::"]',
     )
-    port: int = _whole(PORT, 0, 65535, "a port")
-    private_network: bool = _flag(False)
-    rate_limit: int = _whole(int(RATE), 1, 1_000_000, "messages a second")
-    total_rate_limit: int = _whole(int(TOTAL_RATE), 1, 1_000_000, "messages a second")
-    max_items: int = _whole(MAX_ITEMS, 0, 1_000_000, "items")
+    port: int = whole(PORT, 0, 65535, "a port")
+    private_network: bool = flag(False)
+    rate_limit: int = whole(int(RATE), 1, 1_000_000, "messages a second")
+    total_rate_limit: int = whole(int(TOTAL_RATE), 1, 1_000_000, "messages a second")
+    max_items: int = whole(MAX_ITEMS, 0, 1_000_000, "items")
+
+
+@frozen
+class PeerTable:
+    """A homeserver that is trusted: `[peers.NAME]`, with a name of the operator's choice."""
+
+    key: str | None = setting(None, read_key, "a homeserver's public key, 52 characters")
+    url: str | None = setting(
+        None, read_peer_url, "https://domain without a port, or http://127.0.0.1:port on this machine"
+    )
+    follow: Selection = setting(NONE, read_selection, '"none", "all" or a list of public keys')
+    offer: Selection = setting(NONE, read_selection, '"none", "all" or a list of public keys')
+    private: bool = flag(False)
+    max_bytes: int = setting(
+        20 * GIGABYTE, read_size, 'a whole number of bytes, or one with a unit (kb, mb, gb, tb), such as "20gb"'
+    )
+    claim: str = choice(Claim.TOKEN.value, *Claim)
+
+    def named(self, name: str) -> Peer:
+        """The peer with this name. Raises `ValueError` without a key."""
+        if self.key is None:
+            raise ValueError(name)
+        return Peer(name, self.key, self.url, self.follow, self.offer, self.private, self.max_bytes, Claim(self.claim))
 
 
 @frozen
 class Logging:
     """What is written to the log."""
 
-    level: str = _choice("info", "debug", "info", "warn", "error", "critical")
+    level: str = choice("info", "debug", "info", "warn", "error", "critical")
 
 
 @frozen
@@ -342,6 +230,7 @@ class Config:
     metrics: Metrics = Metrics()
     pkdns: Pkdns = Pkdns()
     dht: DhtNode = DhtNode()
+    peers: tuple[Peer, ...] = field(default=(), metadata={"named": PeerTable})
     logging: Logging = Logging()
 
 
@@ -382,9 +271,11 @@ def _parse(file: Path) -> dict[str, Any]:
 
 
 def settings(section: type, prefix: str = "") -> Iterator[tuple[str, "Attribute[Any]"]]:
-    """Every setting with its dotted key."""
+    """Every setting with its dotted key; in a table with a name of the operator's choice that is `NAME`."""
     for one in fields(section):
-        if isinstance(one.default, object) and has(type(one.default)) and "read" not in one.metadata:
+        if "named" in one.metadata:
+            yield from settings(one.metadata["named"], f"{prefix}{one.name}.NAME.")
+        elif isinstance(one.default, object) and has(type(one.default)) and "read" not in one.metadata:
             yield from settings(type(one.default), f"{prefix}{one.name}.")
         else:
             yield prefix + one.name, one
@@ -402,11 +293,33 @@ def _read_table(record: Any, table: Mapping[str, Any], source: str, prefix: str)
         read = known[name].metadata.get("read")
         if read is not None:
             changes[name] = _read_value(known[name], value, source, key)
+        elif isinstance(value, dict) and "named" in known[name].metadata:
+            changes[name] = _read_peers(value, source, key)
         elif isinstance(value, dict):
             changes[name] = _read_table(getattr(record, name), value, source, f"{key}.")
         else:
             raise ConfigError(f"{source}: {key}: must be a table, such as [{key}]")
     return evolve(record, **changes)
+
+
+def _read_peers(tables: Mapping[str, Any], source: str, key: str) -> tuple[Peer, ...]:
+    peers: dict[str, Peer] = {}
+    for name, table in tables.items():
+        if not _NAME.fullmatch(name):
+            shown = _shown(name)
+            raise ConfigError(f"{source}: {key}: {shown} is no name: 1 to 32 letters, digits, hyphens and underscores")
+        place = f"{key}.{name}"
+        if not isinstance(table, dict):
+            raise ConfigError(f"{source}: {place}: must be a table, such as [{place}]")
+        try:
+            peer = _read_table(PeerTable(), table, source, f"{place}.").named(name)
+        except ValueError:
+            allowed = fields(PeerTable).key.metadata["allowed"]
+            raise ConfigError(f"{source}: {place}.key: is missing: must be {allowed}") from None
+        if peer.key in peers:
+            raise ConfigError(f"{source}: {place}.key: is that of {key}.{peers[peer.key].name} too")
+        peers[peer.key] = peer
+    return tuple(peers.values())
 
 
 def _read_value(setting: "Attribute[Any]", value: object, source: str, key: str) -> Any:

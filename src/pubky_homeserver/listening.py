@@ -8,8 +8,8 @@ from attrs import define
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 
-from pubky_homeserver.config import Socket
 from pubky_homeserver.core.errors import CannotStart
+from pubky_homeserver.values import Socket
 
 BACKLOG = 1024
 """Connections that the kernel holds while the house is getting ready, or busy."""

@@ -29,7 +29,7 @@ from pkarr.tls.session import IEngine
 from pubky_homeserver import testnet
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.blobs import FileBlobs
-from pubky_homeserver.config import ClientIdentity, Config, Socket
+from pubky_homeserver.config import Config
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.descriptors import OTHER_CONNECTIONS, handshakes
@@ -52,6 +52,7 @@ from pubky_homeserver.store.redis import RedisStore
 from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.store.rewriting import Rewriting
 from pubky_homeserver.sweep import Sweep
+from pubky_homeserver.values import ClientIdentity, Socket
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory, Limits
 from pubky_homeserver.web.health import Health

@@ -18,7 +18,7 @@ from twisted.python.usage import Options as UsageOptions
 from pkarr.tls.engines import find
 from pkarr.tls.session import IEngine, NoEngine
 from pubky_homeserver import testnet
-from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, Socket, load
+from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, load
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.descriptors import client_connections, raise_limit
 from pubky_homeserver.directory import DataDirectory
@@ -28,6 +28,7 @@ from pubky_homeserver.networks import Networks
 from pubky_homeserver.node import Homeserver
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.process import EmbeddedRedis
+from pubky_homeserver.values import Socket
 
 ROLES = ("all", "web", "background")
 

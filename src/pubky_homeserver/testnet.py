@@ -12,8 +12,9 @@ from twisted.internet.error import CannotListenError
 
 from pkarr.dht.node import Dht, Settings
 from pkarr.keys import Keypair
-from pubky_homeserver.config import Admin, Config, DhtNode, Drive, General, Pkdns, Socket
+from pubky_homeserver.config import Admin, Config, DhtNode, Drive, General, Pkdns
 from pubky_homeserver.core.errors import CannotStart
+from pubky_homeserver.values import Socket
 from pubky_homeserver.web.http_relay import HttpRelay
 from pubky_homeserver.web.pkarr_relay import PkarrRelay
 
