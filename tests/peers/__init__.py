@@ -1,0 +1,1 @@
+"""Homeservers that follow each other."""
