@@ -14,12 +14,15 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.utils import getProcessOutputAndValue
 
-from pubky_homeserver.cli import main, reachable
+from pkarr.builder import Builder
+from pubky_homeserver.cli import main
+from pubky_homeserver.command import reachable
 from pubky_homeserver.core.health import Publication
 from pubky_homeserver.core.quotas import UserQuota
 from pubky_homeserver.core.records import Account, SignupToken
 from pubky_homeserver.values import Socket
-from tests.web.operator import KEY, NOW, PASSWORD, Operator, operator
+from tests.pkarr.networks import Simulated
+from tests.web.operator import KEY, KEYPAIR, NOW, PASSWORD, Operator, operator
 
 reactor: Any = _reactor
 
@@ -369,3 +372,57 @@ def test_version() -> None:
     """The version is that of the installed program."""
     shown = CliRunner().invoke(main, ["--version"])
     assert (shown.exit_code, shown.output.split()[:2]) == (0, ["homeserver,", "version"])
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_record_show(shell: Shell, node: Operator) -> None:
+    """The records of a key, their age, and who has them; by default of the homeserver, in any spelling."""
+    relay, empty = Simulated(node.clock, "http://relay"), Simulated(node.clock, "the DHT")
+    node.networks += [relay, empty]
+    relay.packets[KEYPAIR.public_key.raw] = (
+        Builder().address(".", "127.0.0.1").txt("x", "\x1b[2J").sign(KEYPAIR, int((NOW - 3700) * 1_000_000))
+    )
+    for arguments in ((), (KEY,), (f"pubky{KEY}",), (f"pk:{KEY}",)):
+        ran = await shell.run("record", "show", *arguments)
+        assert (ran.code, ran.err) == (0, ""), arguments
+        lines = [line.split() for line in ran.out.splitlines()]
+        assert lines[0] == [f"{KEY},", "signed", "1:01:40", "ago"]
+        assert [KEY, "A", "3600", "127.0.0.1"] in lines
+        assert [f"x.{KEY}", "TXT", "3600", "\\x1b[2J"] in lines
+        assert ["http://relay", "these", "records", "-"] in lines
+        assert ["the", "DHT", "nothing", "-"] in lines
+    shown = json.loads((await shell.run("record", "show", "--json")).out)
+    assert shown["age"] == 3700
+
+
+@pytest_twisted.ensureDeferred
+async def test_record_show_of_nobody(shell: Shell, node: Operator) -> None:
+    """A key that no network knows is exit code 1, with what each network said; what is no key is a usage error."""
+    node.networks.append(Simulated(node.clock, "the DHT", is_away=True))
+    ran = await shell.run("record", "show")
+    assert (ran.code, ran.err) == (1, f"homeserver: No network has a record of {KEY}.\n")
+    assert ["the", "DHT", "away", "-"] in [line.split() for line in ran.out.splitlines()]
+    ran = await shell.run("record", "show", "nobody")
+    assert ran.code == 2
+    assert "'nobody' is not a public key" in ran.err
+
+
+@pytest_twisted.ensureDeferred
+async def test_record_publish(shell: Shell, node: Operator) -> None:
+    """The record goes out now; it is an error if no network takes it."""
+    dht = Simulated(node.clock, "the DHT")
+    node.networks += [Simulated(node.clock, "http://relay", is_away=True), dht]
+    ran = await shell.run("record", "publish")
+    assert (ran.code, ran.err) == (0, "")
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert ["http://relay", "away", "-"] in lines
+    assert ["the", "DHT", "published", "20"] in lines
+    assert len(dht.published) == 1
+    dht.is_away = True
+    ran = await shell.run("record", "publish", "--json")
+    assert ran.code == 1
+    assert json.loads(ran.out)["published"] is False
+    assert ran.err.startswith("homeserver: No network took the record. ")

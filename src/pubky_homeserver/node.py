@@ -56,6 +56,7 @@ from pubky_homeserver.values import ClientIdentity, Socket
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory, Limits
 from pubky_homeserver.web.health import Health
+from pubky_homeserver.web.records import NetworkRecords
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.scrape import MetricsSite
 from pubky_homeserver.web.site import client_site
@@ -215,7 +216,8 @@ class Homeserver(Service):
         if "admin" in self.listeners:
             rooms = {"disk": blobs.has_room}
             health = Health(accounts, rooms, records.checks if records is not None else dict, clock)
-            sites["admin"] = AdminSite(Admin(accounts, self._facts()), health, self.password).answer
+            known = None if records is None else NetworkRecords(records.survey, records.publish_now, clock)
+            sites["admin"] = AdminSite(Admin(accounts, self._facts()), health, self.password, known).answer
         if "metrics" in self.listeners:
             sites["metrics"] = MetricsSite(metrics).answer
         self._open(sites, DRAIN)

@@ -1,6 +1,6 @@
 """The records that this homeserver keeps alive in the network: its own, and those of its users."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 from attrs import define, field
@@ -11,7 +11,8 @@ from twisted.logger import Logger
 
 from pkarr.client import Spread
 from pkarr.interfaces import INetwork
-from pkarr.keys import Keypair
+from pkarr.keys import Keypair, PublicKey
+from pkarr.survey import Sighting, survey
 from pubky_homeserver.core.health import Check
 from pubky_homeserver.interfaces import IAccountStore, IPacketStore
 from pubky_homeserver.metrics import ServerMetrics
@@ -31,7 +32,7 @@ class Records(Service):
 
     keypair: Keypair
     advertised: Advertised
-    relays: Sequence[INetwork]
+    relays: tuple[INetwork, ...]
     dht: INetwork | None
     accounts: IAccountStore
     packets: IPacketStore
@@ -48,8 +49,7 @@ class Records(Service):
 
     @_own.default
     def _make_own(self) -> Publisher:
-        networks = (*self.relays, *(() if self.dht is None else (self.dht,)))
-        return Publisher(self.keypair, self.advertised, networks, self.clock, self.metrics)
+        return Publisher(self.keypair, self.advertised, self._networks, self.clock, self.metrics)
 
     @_users.default
     def _make_users(self) -> Republisher | None:
@@ -66,6 +66,10 @@ class Records(Service):
             max(self.interval, SHORTEST_INTERVAL),
             self.enough,
         )
+
+    @property
+    def _networks(self) -> tuple[INetwork, ...]:
+        return self.relays if self.dht is None else (*self.relays, self.dht)
 
     def startService(self) -> None:
         """Begin."""
@@ -92,6 +96,10 @@ class Records(Service):
     async def publish_now(self) -> Spread:
         """Publish our own record at every network at once, and tell what each did."""
         return await self._own.publish_now()
+
+    async def survey(self, key: PublicKey) -> tuple[Sighting, ...]:
+        """What each network has of a key."""
+        return await survey(key, self._networks, self.clock)
 
     def checks(self) -> dict[str, Check]:
         """How it goes, by name."""

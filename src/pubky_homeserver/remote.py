@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 from attrs import field, frozen
 from treq import collect
@@ -18,6 +19,9 @@ from pubky_homeserver.core.records import TokenState
 PATIENCE = 10.0
 """Seconds that the node has to answer: more than its own patience with its store."""
 
+LOOK = 70.0
+"""Seconds for what the node asks the network for: longer than its own patience with that."""
+
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes that are read of an answer: far above a full page of tokens with their quotas."""
 
@@ -29,6 +33,10 @@ INFO = frozenset({
     "public_key", "pkarr_icann_domain", "version",
 })  # fmt: skip
 """What is used of a node's numbers."""
+
+
+SEEN = frozenset({"key", "timestamp", "age", "records", "found"})
+"""What is used of a record that was looked up."""
 
 
 class CommandFailed(Exception):
@@ -73,8 +81,18 @@ class Node:
                 return {"items": items, "next_cursor": page["next_cursor"]}
             cursor = f"&cursor={page['next_cursor']}"
 
-    async def _succeed(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        status, answer = await self._ask(method, path, body)
+    async def record(self, key: str) -> dict[str, Any]:
+        """What the networks have of a key."""
+        return self._read(await self._succeed("GET", f"/records/{quote(key, safe='')}", patience=LOOK), SEEN)
+
+    async def publish_record(self) -> dict[str, Any]:
+        """Publish the homeserver's record now: what each network did."""
+        return self._read(
+            await self._succeed("POST", "/record/publish", patience=LOOK), frozenset({"published", "networks"})
+        )
+
+    async def _succeed(self, method: str, path: str, body: bytes | None = None, patience: float = PATIENCE) -> bytes:
+        status, answer = await self._ask(method, path, body, patience)
         if status == 200:
             return answer
         if status == 401:
@@ -87,12 +105,14 @@ class Node:
         reason = answer[:200].decode("utf-8", "replace").strip() or "without a reason"
         raise CommandFailed(f"The node at {self.address} answered {status}: {reason}")
 
-    async def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        answer = Deferred.fromCoroutine(self._exchange(method, path, body)).addTimeout(PATIENCE, self.clock)
+    async def _ask(
+        self, method: str, path: str, body: bytes | None = None, patience: float = PATIENCE
+    ) -> tuple[int, bytes]:
+        answer = Deferred.fromCoroutine(self._exchange(method, path, body)).addTimeout(patience, self.clock)
         try:
             return await answer
         except TimeoutError:
-            raise CommandFailed(f"No answer from {self.address} within {PATIENCE:g} s: look into its log.") from None
+            raise CommandFailed(f"No answer from {self.address} within {patience:g} s: look into its log.") from None
         except ConnectError:
             raise CommandFailed(
                 f"Nothing answers at {self.address}: start the node (script/run, or twistd -n homeserver), or name its "

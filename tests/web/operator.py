@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Any
 
 from attrs import define, evolve, field
@@ -9,14 +10,22 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from pkarr.client import Outcome, Spread
+from pkarr.interfaces import NetworkError
+from pkarr.keys import Keypair, PublicKey
+from pkarr.packet import SignedPacket
+from pkarr.survey import Sighting, survey
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.core.errors import StoreAway
 from pubky_homeserver.core.health import Check, Publication
 from pubky_homeserver.core.records import Totals
+from pubky_homeserver.publisher import Advertised
 from pubky_homeserver.store.memory import MemoryStore
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory
 from pubky_homeserver.web.health import Health
+from pubky_homeserver.web.records import NetworkRecords
+from tests.pkarr.networks import Simulated
 from tests.web.client import Answer, ask
 
 reactor: Any = _reactor
@@ -24,6 +33,8 @@ reactor: Any = _reactor
 NOW = 1_795_387_747.0
 """When the tests happen: seconds since the epoch."""
 
+KEYPAIR = Keypair(bytes(32))
+ADVERTISED = Advertised(ip_address("127.0.0.1"), 6287, "localhost", 6286)
 PASSWORD = "open sesame"
 KEY = "8pinxxgqs41n4aididenw5apqp1urfmzdztr8jt4abrkdn435ewo"
 FACTS = NodeFacts(public_key=KEY, pkarr_pubky_address=None, pkarr_icann_domain="localhost:6286", version="0.1.0")
@@ -59,6 +70,8 @@ class Operator:
     rooms: dict[str, bool] = field(factory=dict)
     """Place → whether there is room."""
     publication: Publication | None = None
+    networks: list[Simulated] = field(factory=list)
+    """Where records are looked for and published."""
     site: AdminSite = field(init=False)
     port: int = field(init=False, default=0)
 
@@ -83,6 +96,21 @@ class Operator:
         """What is known of the homeserver's record."""
         return {} if self.publication is None else {"record": self.publication.check(self.clock.seconds())}
 
+    async def survey(self, key: PublicKey) -> tuple[Sighting, ...]:
+        """What the networks have of a key."""
+        return await survey(key, self.networks, self.clock)
+
+    async def publish(self) -> Spread:
+        """The homeserver's record at every network."""
+        outcomes = []
+        packet = SignedPacket.sign(KEYPAIR, ADVERTISED.records(), int(self.clock.seconds() * 1_000_000))
+        for network in self.networks:
+            try:
+                outcomes.append(Outcome(network, await network.publish(packet)))
+            except NetworkError as error:
+                outcomes.append(Outcome(network, failure=error))
+        return Spread(tuple(outcomes))
+
     def has_room(self, place: str) -> bool:
         """Whether there is room at a place."""
         return self.rooms[place]
@@ -97,7 +125,7 @@ async def operator(password: str = PASSWORD) -> AsyncIterator[Operator]:
     accounts = Accounts(store, clock)
     one = Operator(clock, store, accounts, {"disk": True})
     health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.records, clock)
-    one.site = AdminSite(Admin(accounts, FACTS), health, password)
+    one.site = AdminSite(Admin(accounts, FACTS), health, password, NetworkRecords(one.survey, one.publish, clock))
     factory = HTTPFactory(one.site.answer, reactor)
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
     one.port = listening.getHost().port

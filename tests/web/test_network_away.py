@@ -95,7 +95,7 @@ async def house() -> AsyncIterator[House]:
         records = Records(
             keypair=HOMESERVER,
             advertised=Advertised(ip_address("127.0.0.1"), 6287, "localhost", 6286),
-            relays=[relay],
+            relays=(relay,),
             dht=dht,
             accounts=home.store,
             packets=home.store.packets,

@@ -21,6 +21,7 @@ from pubky_homeserver.web.cors import add_cors, answer_options
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.json_bodies import misfit, read_json
 from pubky_homeserver.web.queries import DEFAULT_LIMIT, MAX_LIMIT, pairs_of
+from pubky_homeserver.web.records import RECORDS, NetworkRecords
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.routes import Route, route
 from pubky_homeserver.web.texts import PLAIN, iso_time, json_body
@@ -137,10 +138,13 @@ class AdminSite:
     admin: Admin
     health: Health
     password: str = field(repr=False)
+    records: NetworkRecords | None = None
+    """What the networks know; None if another process asks them."""
     _open: dict[bytes, Route] = field(init=False)
     # Raw path → its route, for everybody.
     _guarded: dict[bytes, Route] = field(init=False)
     # Raw path → its route, for who has the password.
+    _record: Route | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         admin, health = self.admin.app, self.health.app
@@ -156,16 +160,21 @@ class AdminSite:
             b"/generate_signup_token": route(admin, generate, separator=b", "),
             b"/signup_tokens": route(admin, {"GET": "tokens", "HEAD": "tokens"}),
         }
+        if self.records is not None:
+            self._guarded[b"/record/publish"] = route(self.records.app, {"POST": "publish_now"})
+            self._record = route(self.records.app, {"GET": "show"})
 
     async def answer(self, request: Request) -> None:
         """Answer one request."""
         path = request.path
         found = self._open.get(path) or self._guarded.get(path)
+        if found is None and path.startswith(RECORDS):
+            found = self._record
         if request.method == b"OPTIONS":
             answer_options(request, found.options if found else None)
         elif found is None:
             _refuse(request, 404, b"")
-        elif path in self._guarded and (reason := self._why_not(request)):
+        elif path not in self._open and (reason := self._why_not(request)):
             _refuse(request, 401, reason)
         elif (handler := found.methods.get(request.method)) is None:
             refuse_method(request, found.allow, _dress)

@@ -1,0 +1,1 @@
+`homeserver record show [KEY]` tells which records a key has, how old they are and which networks have them, on how many nodes; `homeserver record publish` publishes the homeserver's own record at once.
