@@ -110,5 +110,5 @@ class Records(Service):
             checks["user records"] = users.check(now)
         if self.dht is not None:
             known = self.known()
-            checks["dht"] = Check(known > 0, f"{known} other nodes known" if known else "no other node known")
+            checks["dht"] = Check(known > 0, f"{known or 'no'} other node{'' if known == 1 else 's'} known")
         return checks

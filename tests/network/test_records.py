@@ -46,7 +46,7 @@ def test_neighbours_are_remembered(tmp_path: Path) -> None:
         first.start()
         with node_in(tmp_path / "second", joining(address_of(first))) as second:
             second.start()
-            until(lambda: checks_of(second)["dht"] == {"ok": True, "detail": "1 other nodes known"})
+            until(lambda: checks_of(second)["dht"] == {"ok": True, "detail": "1 other node known"})
             until(lambda: checks_of(second)["record"]["ok"], why=second.written)
             second.stop()
             saved = Saved.parse((second.data / "dht").read_bytes())
@@ -80,7 +80,7 @@ def test_a_network_that_is_not_there(tmp_path: Path) -> None:
         record = until(lambda: (record := checks_of(node)["record"])["detail"].count(";") and record)
         assert not record["ok"]
         assert re.fullmatch(r"http://127.0.0.1:9: .*refused.*; the DHT: No .*", record["detail"]), record
-        assert checks_of(node)["dht"] == {"ok": False, "detail": "no other node known"}
+        assert checks_of(node)["dht"] == {"ok": False, "detail": "no other nodes known"}
         person = node.sign_up()
         assert node.put(person, "/pub/file", b"here") == 201
         node.stop()
