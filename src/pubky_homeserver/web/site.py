@@ -5,11 +5,13 @@ it is about (a malformed `/storage…` is refused there), the route, who is aski
 not asked: it redirects, adds methods and has its own error pages; the table here names Klein's endpoints.
 """
 
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import define, field, frozen
 from klein import Klein
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.accounts import Accounts
@@ -39,8 +41,14 @@ from pubky_homeserver.web.target import Target, addressed, key_in, relative, ten
 from pubky_homeserver.web.texts import PLAIN, json_body
 from pubky_homeserver.web.websites import Websites, page_of
 
+Answer = Callable[[Request], Coroutine[Deferred[Any], Any, None]]
+"""What answers a request."""
+
 FEATURES = ("path-addressed-storage", "grant-proof-logout", "webdav-locks")
 """What clients may count on anyway."""
+
+PEERS = b"/peer/v1/"
+"""What homeservers ask each other lies below this, where the host names no user."""
 
 SIGNUP_TOKEN_REQUESTS = 10
 """Look-ups of signup tokens that one client may make in a minute, lest somebody tries them all."""
@@ -88,6 +96,8 @@ class ClientSite:
     """This homeserver's own key."""
     copied: CopiedFiles | None = None
     """What is kept of other homeservers' accounts."""
+    peers: Answer | None = None
+    """Who answers homeservers that are trusted; None if none is."""
     _page: Route | None = field(init=False, default=None)
     _exact: dict[bytes, Route] = field(init=False)
     # Raw path → its route.
@@ -123,6 +133,9 @@ class ClientSite:
 
     async def answer(self, request: Request) -> None:
         """Answer one request."""
+        if self.peers is not None and request.path.startswith(PEERS) and tenant_of(request) in (None, self.homeserver):
+            await self.peers(request)
+            return
         if request.method == b"OPTIONS":
             answer_options(request, self._route(request.path).options)
             return
@@ -206,6 +219,7 @@ def client_site(
     homeserver: str,
     websites: bool = True,
     copies: Copies | None = None,
+    peers: Answer | None = None,
 ) -> ClientSite:
     """The client API over the rooms that do the work. `websites`: whether users' sites are shown."""
     credentials = Credentials(sessions, grants)
@@ -222,6 +236,7 @@ def client_site(
         Websites(accounts, storage) if websites else None,
         homeserver,
         CopiedFiles(copies, EXPOSED) if copies is not None else None,
+        peers,
     )
 
 

@@ -1,0 +1,129 @@
+"""What has changed here, for a peer that listens: one stream of hints for all the logs that it may read.
+
+    event: epoch        data: <text>          first of all: every change from now on gets a hint
+    event: change       data: {"pubky", "log", "seq"}
+    event: beat         data: <event id>      every few seconds: whatever changed up to this event was hinted at
+
+They are server-sent events (WHATWG HTML, 9.2). Hints may come late or twice, and several changes of a log may share
+one. The stream ends when the epoch does, for then the store may have forgotten something and all must be asked about.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pubky_homeserver.core.copies import Hint
+from pubky_homeserver.core.paths import is_private
+from pubky_homeserver.core.peers import Peer
+from pubky_homeserver.core.records import Event
+from pubky_homeserver.interfaces import IEntryStore
+from pubky_homeserver.peers.messages import pack_hint, to_json
+
+BEAT = 5.0
+"""Seconds from one beat to the next."""
+
+PAGE = 500
+"""Events read at a time."""
+
+
+@define(eq=False)
+class Changes:
+    """The streams of all peers, one for each. `epoch`: a text that is another one after the store was restarted."""
+
+    entries: IEntryStore
+    clock: IReactorTime
+    epoch: Callable[[], str]
+    _listening: "dict[str, _Alarm]" = field(factory=dict, init=False)
+    # Peer's key → what wakes its stream.
+
+    async def of(self, peer: Peer, after: int | None = None) -> AsyncGenerator[bytes, None]:
+        """The stream of a peer, in pieces; one that it had before ends. `after`: an event id from where to begin.
+
+        Raises `StoreAway`.
+        """
+        self.end(peer.key)
+        alarm = self._listening[peer.key] = _Alarm(self.clock)
+        unsubscribe = self.entries.subscribe(alarm.ring)
+        try:
+            epoch, newest = self.epoch(), await self.entries.last_event_id()
+            last = newest if after is None else min(after, newest)
+            yield _frame("epoch", epoch.encode())
+            beat = self.clock.seconds()
+            while not alarm.ended and self.epoch() == epoch:
+                events = await self.entries.events(last, PAGE, peer.private)
+                if events:
+                    last = events[-1].id
+                    yield b"".join(_frame("change", to_json(pack_hint(hint))) for hint in _hints(events, peer))
+                if len(events) == PAGE:
+                    continue
+                now = self.clock.seconds()
+                if now >= beat:
+                    yield _frame("beat", b"%d" % last)
+                    beat = now + BEAT
+                await alarm.wait(beat - now)
+        finally:
+            unsubscribe()
+            if self._listening.get(peer.key) is alarm:
+                del self._listening[peer.key]
+
+    def end(self, key: str) -> None:
+        """End the stream of a peer, if it has one."""
+        if (alarm := self._listening.pop(key, None)) is not None:
+            alarm.end()
+
+    def stop(self) -> None:
+        """End all streams."""
+        for key in [*self._listening]:
+            self.end(key)
+
+
+@define(eq=False)
+class _Alarm:
+    """Wakes one who waits, by a ring or after a time; a ring that comes before is not lost."""
+
+    _clock: IReactorTime
+    ended: bool = field(default=False, init=False)
+    _rang: bool = field(default=False, init=False)
+    _waiting: Deferred[None] | None = field(default=None, init=False)
+
+    def ring(self) -> None:
+        """There may be something new."""
+        self._rang = True
+        self._wake()
+
+    def end(self) -> None:
+        """There is nothing more to wait for."""
+        self.ended = True
+        self.ring()
+
+    async def wait(self, seconds: float) -> None:
+        """Return at the next ring, or after some seconds."""
+        if not self._rang:
+            waiting: Deferred[None] = Deferred()
+            self._waiting = waiting
+            timer: IDelayedCall = self._clock.callLater(seconds, self._wake)
+            try:
+                await waiting
+            finally:
+                self._waiting = None
+                if timer.active():
+                    timer.cancel()
+        self._rang = False
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
+
+
+def _hints(events: list[Event], peer: Peer) -> list[Hint]:
+    """One hint for each log that changed, and that the peer may read."""
+    newest: dict[tuple[str, bool], int] = {}
+    for event in events:
+        newest[event.pubky, is_private(event.path)] = event.seq
+    return [Hint(pubky, private, seq) for (pubky, private), seq in newest.items() if peer.may_read(pubky, private)]
+
+
+def _frame(name: str, data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode("ascii"), data)

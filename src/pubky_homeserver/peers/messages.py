@@ -1,0 +1,344 @@
+"""What homeservers tell each other, as JSON, and back. One object an answer.
+
+    standing   {"log_id", "seq", "id", "digest", "reigns": [[log_id, first], …], "floor", "used"}
+    account    {"pubky", "term", "pub": standing, "priv": standing}          (without "priv" if it is not offered)
+    entry      {"path", "hash", "length", "type", "modified", "seq"}
+    event      {"seq", "id", "op", "path", "digest"}, and of a PUT {"hash", "length", "type", "modified", "body"}
+    hint       {"pubky", "log", "seq"}
+
+    hello      {"version", "features": [text, …], "limits": {text: number, …}, "epoch": text}
+    accounts   {"accounts": [account, …], "next": text or null}
+    events     {"reigns": [[log_id, first], …], "events": [event, …]}
+    entries    {"standing": standing, "entries": [entry, …]}
+    fork       {"reigns": [[log_id, first], …]}
+
+Hashes (32 bytes), digests (16) and bodies are padded base64, numbers are whole and below 2^53, times microseconds since
+the Unix epoch; `log_id` has 32 hex digits, `log` is "pub" or "priv". A "body" is there if it is small and still what
+the path holds. A name that a reader does not know is skipped: so newer homeservers may say more.
+
+Who reads believes no shape: everything has its type and its bounds, or the whole answer is `Malformed`.
+"""
+
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from attrs import evolve
+
+from pubky_homeserver.core.copies import Hint, Listed, LoggedEvent, LogStanding, Offered, Position, Reign
+from pubky_homeserver.core.errors import InvalidPath
+from pubky_homeserver.core.paths import is_directory, is_private, is_public, parse_path
+from pubky_homeserver.core.records import Entry, Event, Operation
+
+T = TypeVar("T")
+
+ACCOUNTS = 500
+"""Accounts of a page."""
+
+EVENTS = 1000
+"""Events of a page."""
+
+ENTRIES = 500
+"""Files of a page."""
+
+MAX_ANSWER = 8 << 20
+"""Bytes of an answer: a thousand of the longest paths take 2 MiB, small bodies no more than that."""
+
+MAX_BODY = 65_536
+"""Bytes of a body within an event: the largest that a homeserver may be set to keep with its entry."""
+
+MAX_REIGNS = 1000
+"""Times that an account moved: far above what anybody does."""
+
+MAX_CURSOR = 64
+"""Characters of what a page of accounts says where to go on."""
+
+MAX_WORDS = 100
+"""Features that a homeserver names."""
+
+MAX_NUMBER = (1 << 53) - 1
+
+HASH, DIGEST = 32, 16  # bytes
+
+LOGS = {"pub": False, "priv": True}
+"""How a log is called, and whether it is the private one."""
+
+_LOG_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_PUBKY = re.compile(r"[ybndrfg8ejkmcpqxot1uwisza345h769]{52}", re.ASCII)
+_NAME = re.compile(r"[a-z]{1,32}(:[!-~]{1,200})?", re.ASCII)  # of an entry that is no file
+_TYPE = re.compile(r"[ -~]{0,255}", re.ASCII)
+_WORD = re.compile(r"[!-~]{1,64}", re.ASCII)
+_CURSOR = re.compile(rf"[!-~]{{1,{MAX_CURSOR}}}", re.ASCII)
+
+
+class Malformed(ValueError):
+    """An answer that is not as it must be; the text says what it is about."""
+
+
+def is_pubky(text: str) -> bool:
+    """Whether this has the form of a public key."""
+    return _PUBKY.fullmatch(text) is not None
+
+
+# --- to JSON ------------------------------------------------------------------------------------------------------
+
+
+def pack_accounts(accounts: Sequence[Offered], following: str | None) -> dict[str, Any]:
+    """A page of accounts."""
+    return {"accounts": list(map(_pack_offered, accounts)), "next": following}
+
+
+def pack_events(reigns: Sequence[Reign], events: Sequence[LoggedEvent]) -> dict[str, Any]:
+    """A page of events."""
+    return {**pack_reigns(reigns), "events": list(map(_pack_event, events))}
+
+
+def pack_entries(listed: Listed) -> dict[str, Any]:
+    """A page of files."""
+    return {"standing": _pack_standing(listed.standing), "entries": list(map(_pack_entry, listed.entries))}
+
+
+def pack_reigns(reigns: Sequence[Reign]) -> dict[str, Any]:
+    """What is said of a fork."""
+    return {"reigns": [[one.log_id, one.first] for one in reigns]}
+
+
+def pack_hint(hint: Hint) -> dict[str, Any]:
+    """A hint."""
+    return {"pubky": hint.pubky, "log": "priv" if hint.private else "pub", "seq": hint.seq}
+
+
+def to_json(value: object) -> bytes:
+    """Compact JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _pack_offered(offered: Offered) -> dict[str, Any]:
+    packed = {"pubky": offered.pubky, "term": offered.term, "pub": _pack_standing(offered.public)}
+    return packed if offered.private is None else {**packed, "priv": _pack_standing(offered.private)}
+
+
+def _pack_standing(standing: LogStanding) -> dict[str, Any]:
+    position = standing.position
+    return {
+        "log_id": position.log_id,
+        "seq": position.seq,
+        "id": position.event_id,
+        "digest": base64(position.digest),
+        **pack_reigns(standing.reigns),
+        "floor": standing.floor,
+        "used": standing.used,
+    }
+
+
+def _pack_entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "path": entry.path,
+        "hash": base64(entry.content_hash),
+        "length": entry.length,
+        "type": entry.content_type,
+        "modified": entry.modified,
+        "seq": entry.seq,
+    }
+
+
+def _pack_event(logged: LoggedEvent) -> dict[str, Any]:
+    event = logged.event
+    packed: dict[str, Any] = {
+        "seq": event.seq,
+        "id": event.id,
+        "op": event.operation.value,
+        "path": event.path,
+        "digest": base64(event.digest),
+    }
+    if event.content_hash is None:
+        return packed
+    packed |= {
+        "hash": base64(event.content_hash),
+        "length": event.length,
+        "type": event.content_type,
+        "modified": event.modified,
+    }
+    return packed if logged.body is None else {**packed, "body": base64(logged.body)}
+
+
+def base64(data: bytes) -> str:
+    """Bytes as they are written here."""
+    return b64encode(data).decode("ascii")
+
+
+# --- from JSON ----------------------------------------------------------------------------------------------------
+
+
+def read_hello(answer: bytes) -> Mapping[str, object]:
+    """What a homeserver says of itself. Raises `Malformed`, as all these."""
+    hello = _object(_parse(answer))
+    _number(hello.get("version"))
+    _several(hello.get("features"), lambda one: _text(one, _WORD, "a feature"), MAX_WORDS)
+    _text(hello.get("epoch"), _WORD, "an epoch")
+    return hello
+
+
+def read_accounts(answer: bytes) -> tuple[list[Offered], str | None]:
+    """A page of accounts."""
+    page = _object(_parse(answer))
+    accounts = _several(page.get("accounts"), _read_offered, ACCOUNTS)
+    following = page.get("next")
+    return accounts, None if following is None else _text(following, _CURSOR, "a cursor")
+
+
+def read_events(answer: bytes, pubky: str, private: bool) -> list[LoggedEvent]:
+    """A page of events of a log."""
+    page = _object(_parse(answer))
+    return _several(page.get("events"), lambda one: _read_event(_object(one), pubky, private), EVENTS)
+
+
+def read_entries(answer: bytes, private: bool) -> Listed:
+    """A page of files of a log."""
+    page = _object(_parse(answer))
+    entries = _several(page.get("entries"), lambda one: _read_entry(_object(one), private), ENTRIES)
+    return Listed(tuple(entries), _read_standing(page.get("standing")))
+
+
+def read_fork(answer: bytes) -> tuple[Reign, ...]:
+    """The reigns of a log that is not a continuation of ours."""
+    return _reigns(_object(_parse(answer)).get("reigns"))
+
+
+def read_hint(data: bytes) -> Hint:
+    """A hint."""
+    hint = _object(_parse(data))
+    log = hint.get("log")
+    if not isinstance(log, str) or log not in LOGS:
+        raise Malformed("a log")
+    return Hint(_text(hint.get("pubky"), _PUBKY, "an account"), LOGS[log], _number(hint.get("seq")))
+
+
+def _parse(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise Malformed("JSON") from None
+
+
+def _read_offered(value: object) -> Offered:
+    offered = _object(value)
+    private = offered.get("priv")
+    return Offered(
+        _text(offered.get("pubky"), _PUBKY, "an account"),
+        _number(offered.get("term"), (1 << 64) - 1),
+        _read_standing(offered.get("pub")),
+        None if private is None else _read_standing(private),
+    )
+
+
+def _read_standing(value: object) -> LogStanding:
+    standing = _object(value)
+    position = Position(
+        _text(standing.get("log_id"), _LOG_ID, "a log id"),
+        _number(standing.get("seq")),
+        _number(standing.get("id")),
+        _bytes(standing.get("digest"), DIGEST, DIGEST),
+    )
+    reigns = _reigns(standing.get("reigns"))
+    if not reigns or reigns[-1].log_id != position.log_id:
+        raise Malformed("the reigns of a log")
+    return LogStanding(position, reigns, _number(standing.get("floor")), _number(standing.get("used")))
+
+
+def _read_entry(entry: Mapping[str, object], private: bool) -> Entry:
+    return Entry(
+        _path(entry.get("path"), private),
+        _bytes(entry.get("hash"), HASH, HASH),
+        _number(entry.get("length")),
+        _text(entry.get("type"), _TYPE, "a content type"),
+        _number(entry.get("modified")),
+        seq=_number(entry.get("seq")),
+    )
+
+
+def _read_event(event: Mapping[str, object], pubky: str, private: bool) -> LoggedEvent:
+    operation, body = event.get("op"), event.get("body")
+    if operation not in ("PUT", "DEL"):
+        raise Malformed("an operation")
+    deleted = Event(
+        id=_number(event.get("id")),
+        operation=Operation(operation),
+        pubky=pubky,
+        path=_path(event.get("path"), private),
+        seq=_number(event.get("seq")),
+        digest=_bytes(event.get("digest"), DIGEST, DIGEST),
+    )
+    if operation == "DEL":
+        return LoggedEvent(deleted)
+    put = evolve(
+        deleted,
+        content_hash=_bytes(event.get("hash"), HASH, HASH),
+        length=_number(event.get("length")),
+        content_type=_text(event.get("type"), _TYPE, "a content type"),
+        modified=_number(event.get("modified")),
+    )
+    return LoggedEvent(put, None if body is None else _bytes(body, 0, MAX_BODY))
+
+
+def _reigns(value: object) -> tuple[Reign, ...]:
+    return tuple(_several(value, _read_reign, MAX_REIGNS))
+
+
+def _read_reign(value: object) -> Reign:
+    if not isinstance(value, list) or len(value) != 2:
+        raise Malformed("a reign")
+    return Reign(_text(value[0], _LOG_ID, "a log id"), _number(value[1]))
+
+
+def _path(value: object, private: bool) -> str:
+    """The path of a file of this log; of the public one also the name of what is no file."""
+    if not isinstance(value, str):
+        raise Malformed("a path")
+    if not private and _NAME.fullmatch(value):
+        return value
+    try:
+        path = parse_path(value)
+    except InvalidPath:
+        raise Malformed("a path") from None
+    if is_directory(path) or not (is_private if private else is_public)(path):
+        raise Malformed("a path of another log")
+    return path
+
+
+def _object(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise Malformed("an object")
+    return value
+
+
+def _several(value: object, read: Callable[[object], T], most: int) -> list[T]:
+    if not isinstance(value, list) or len(value) > most:
+        raise Malformed("a list")
+    return list(map(read, value))
+
+
+def _text(value: object, form: re.Pattern[str], what: str) -> str:
+    if not isinstance(value, str) or not form.fullmatch(value):
+        raise Malformed(what)
+    return value
+
+
+def _number(value: object, most: int = MAX_NUMBER) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise Malformed("a number")
+    return value
+
+
+def _bytes(value: object, least: int, most: int) -> bytes:
+    if not isinstance(value, str) or len(value) > (most + 2) // 3 * 4:
+        raise Malformed("bytes in base64")
+    try:
+        data = b64decode(value, validate=True)
+    except ValueError:
+        raise Malformed("bytes in base64") from None
+    if not least <= len(data) <= most:
+        raise Malformed("bytes in base64")
+    return data

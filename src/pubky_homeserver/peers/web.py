@@ -1,0 +1,342 @@
+"""What homeservers of our own kind may ask, below `/peer/v1/`. The bodies of answers: `peers/messages.py`.
+
+    GET hello                                                     version, features, limits, epoch
+    GET accounts?after=                                           the accounts that live here and are offered
+    GET changes?after=                                            a stream of hints (`peers/changes.py`)
+    GET accounts/<key>/<log>/events?log_id=&seq=&id=&digest=      the events after a position; 409, 410
+    GET accounts/<key>/<log>/entries?after=                       the files of a log, in byte order of their paths
+    GET accounts/<key>/<log>/body?path=&hash=                     a body; 410 if it is not here any more
+    GET packets/<key>                                             the newest signed packet of an account, as at relays
+
+`log` is `pub` or `priv`; `digest` and `hash` are padded base64. Every request is signed (`peers/signatures.py`): 403
+for who is no peer. What is not offered is 404, like the unknown. A log is offered by its primary; by a homeserver that
+has learned that the account lives elsewhere only to the one where it lives.
+
+The question for events tells histories apart without anybody noticing that he was restored or failed over. A position
+says how far a copy is, by the number, id and digest of its last event. If that is an event of ours the copy's history
+is a beginning of ours, and the answer is what follows. If our log does not go back so far the answer is 410: lists must
+be compared. Anything else is 409: one of the two has lost something.
+"""
+
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import ClassVar
+
+from attrs import define, field, frozen
+from klein import Klein
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pkarr.keys import SIGNATURE_LENGTH, PublicKey
+from pkarr.packet import SignedPacket
+from pkarr.timestamps import LENGTH as TIMESTAMP_LENGTH
+from pubky_homeserver.core.authority import homeserver_of
+from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Offered, Position
+from pubky_homeserver.core.digests import EMPTY
+from pubky_homeserver.core.errors import Forbidden, InvalidRequest, NotFound, NotHereYet, Refused
+from pubky_homeserver.core.paths import is_private
+from pubky_homeserver.core.peers import Peer
+from pubky_homeserver.interfaces import ILogStore, IPacketStore
+from pubky_homeserver.peers import messages
+from pubky_homeserver.peers.changes import Changes
+from pubky_homeserver.peers.signatures import LONGEST, BadSignature, Head, verify
+from pubky_homeserver.storage import Storage
+from pubky_homeserver.web.answers import answer_with, refuse, refuse_method
+from pubky_homeserver.web.queries import pairs_of, whole_number
+from pubky_homeserver.web.request import Request
+from pubky_homeserver.web.routes import Route, route
+from pubky_homeserver.web.sending import send_entry
+from pubky_homeserver.web.texts import PLAIN
+
+ROOT = "/peer/v1/"
+
+VERSION = 1
+FEATURES = ("accounts", "changes", "entries", "events", "bodies", "packets")
+"""What a peer may ask for."""
+
+MAX_BODIES = 1 << 20
+"""Bytes of small bodies within a page of events, and one body more: it is written and read in a few milliseconds."""
+
+STEP = 100
+"""Events read from the store at a time: with the largest bodies, some 6 MiB."""
+
+_TERM = slice(SIGNATURE_LENGTH, SIGNATURE_LENGTH + TIMESTAMP_LENGTH)  # of a packet
+
+
+@frozen
+class Asked:
+    """A request of a peer, once it is known whose it is."""
+
+    peer: Peer
+    query: Mapping[str, str]
+    pubky: str = ""
+    """The account that it is about."""
+    private: bool = False
+    """Whether it is about the private log of that."""
+
+    def number(self, name: str) -> int:
+        """A whole number of the query. Raises `InvalidRequest`."""
+        number = whole_number(self.query.get(name, ""), messages.MAX_NUMBER)
+        if number is None:
+            raise InvalidRequest(f"Invalid {name}")
+        return number
+
+    def data(self, name: str, length: int) -> bytes:
+        """Bytes of the query. Raises `InvalidRequest`."""
+        try:
+            data = b64decode(self.query.get(name, ""), validate=True)
+        except ValueError:
+            data = b""
+        if len(data) != length:
+            raise InvalidRequest(f"Invalid {name}")
+        return data
+
+
+@define(eq=False)
+class PeerSite:
+    """The port for peers. `answer` is called with each request below `ROOT`."""
+
+    key: str
+    """This homeserver's own."""
+    peers: Mapping[str, Peer]
+    """By their keys."""
+    logs: ILogStore
+    storage: Storage
+    packets: IPacketStore
+    clock: IReactorTime
+    epoch: Callable[[], str]
+    """A text that is another one after the store was restarted, restored, or failed over."""
+    _changes: Changes = field(init=False)
+    _exact: dict[str, Route] = field(init=False)
+    # Path below the root → its route.
+    _of_log: dict[str, Route] = field(init=False)
+    # The last part of a path about a log → its route.
+    _packet: Route = field(init=False)
+    app: ClassVar[Klein] = Klein()
+    log: ClassVar[Logger] = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self._changes = Changes(self.storage.entries, self.clock, self.epoch)
+        app = self.app
+        self._exact = {name: route(app, {"GET": name}) for name in ("hello", "accounts", "changes")}
+        self._of_log = {name: route(app, {"GET": name}) for name in ("events", "entries", "body")}
+        self._packet = route(app, {"GET": "packet"})
+
+    async def answer(self, request: Request) -> None:
+        """Answer one request."""
+        _dress(request, False)
+        try:
+            peer = self._sender(request)
+            found, pubky, private = self._find(request.path[len(ROOT) :])
+        except Refused as refusal:
+            refuse(request, refusal, _dress)
+            return
+        handler = found.methods.get(request.method)
+        if handler is None:
+            refuse_method(request, found.allow, _dress)
+            return
+        asked = Asked(peer, dict(pairs_of(request.query)), pubky, private)
+        await answer_with(request, handler(request, asked), _dress)
+
+    def stop(self) -> None:
+        """End the streams."""
+        self._changes.stop()
+
+    def _sender(self, request: Request) -> Peer:
+        """Who asks. Raises `Forbidden`."""
+        fields = {
+            name: [value.decode("latin-1") for value in request.headers_named(name.encode("ascii"))] for name in LONGEST
+        }
+        target = request.path + (b"?" + request.query if request.query else b"")
+        head = Head(request.method.decode("ascii"), target.decode("latin-1"), fields, request.body_if_any is not None)
+        try:
+            return self.peers[verify(head, self.key, self.peers, self.clock.seconds()).sender]
+        except BadSignature as error:
+            self.log.debug("A peer's request is refused: {reason}", reason=str(error))
+            raise Forbidden(str(error)) from None
+
+    def _find(self, path: bytes) -> tuple[Route, str, bool]:
+        """What a path is about: route, account, whether it is the private log. Raises `NotFound`."""
+        match path.decode("latin-1").split("/"):
+            case [name] if name in self._exact:
+                return self._exact[name], "", False
+            case ["packets", pubky] if messages.is_pubky(pubky):
+                return self._packet, pubky, False
+            case ["accounts", pubky, log, name] if log in messages.LOGS and name in self._of_log:
+                if messages.is_pubky(pubky):
+                    return self._of_log[name], pubky, messages.LOGS[log]
+        raise NotFound
+
+    # --- the homeserver -------------------------------------------------------------------------------------------
+
+    @app.route("/peer/v1/hello", methods=["GET"])
+    async def hello(self, request: Request, asked: Asked) -> bytes:
+        """Say what is understood here."""
+        limits = {"accounts": messages.ACCOUNTS, "events": messages.EVENTS, "entries": messages.ENTRIES}
+        told = {"version": VERSION, "features": list(FEATURES), "limits": limits, "epoch": self.epoch()}
+        return _json(request, told)
+
+    @app.route("/peer/v1/accounts", methods=["GET"])
+    async def accounts(self, request: Request, asked: Asked) -> bytes:
+        """A page of the accounts that live here and are offered. 200; 400."""
+        peer, after = asked.peer, asked.query.get("after", "")
+        if peer.offer.all:
+            number = whole_number(after, messages.MAX_NUMBER) if after else 0
+            if number is None:
+                raise InvalidRequest("Invalid after")
+            page, place = await self.logs.standings(number, messages.ACCOUNTS)
+            following = None if place is None else str(place)
+        else:
+            keys = sorted(pubky for pubky in peer.offer.keys if pubky > after)[: messages.ACCOUNTS]
+            page = [found for pubky in keys if (found := await self._of(pubky)) is not None]
+            following = keys[-1] if len(keys) == messages.ACCOUNTS else None
+        offered = [one for found in page if (one := await self._offered(peer, *found)) is not None]
+        return _json(request, messages.pack_accounts(offered, following))
+
+    async def _of(self, pubky: str) -> tuple[str, LogStanding, LogStanding] | None:
+        public, private = await self.logs.standing(pubky, False), await self.logs.standing(pubky, True)
+        return None if public is None or private is None else (pubky, public, private)
+
+    async def _offered(self, peer: Peer, pubky: str, public: LogStanding, private: LogStanding) -> Offered | None:
+        """An account as the peer may know it; None if it lives elsewhere."""
+        home, term = await self._home(pubky)
+        return Offered(pubky, term, public, private if peer.private else None) if home == self.key else None
+
+    async def _home(self, pubky: str) -> tuple[str, int]:
+        """Where an account that is known here lives, and the time of the packet that says so (0: none does)."""
+        payload = await self.packets.packet(pubky)
+        if payload is None:
+            return self.key, 0
+        packet = SignedPacket.from_relay_payload(PublicKey.from_z32(pubky), payload)
+        return homeserver_of(packet) or self.key, int.from_bytes(payload[_TERM], "big")
+
+    @app.route("/peer/v1/changes", methods=["GET"])
+    async def changes(self, request: Request, asked: Asked) -> None:
+        """A stream of hints, without end. 200; 400."""
+        after = asked.number("after") if "after" in asked.query else None
+        request.setHeader(b"Content-Type", b"text/event-stream")
+        request.ends_with_input = True
+        pieces = self._changes.of(asked.peer, after)
+        request.stream()
+        try:
+            async for piece in pieces:
+                await request.write(piece)
+        except Refused as refusal:
+            self.log.info("{peer} hears no more of changes: {reason}", peer=asked.peer.name, reason=str(refusal))
+        finally:
+            await pieces.aclose()
+        request.finish()
+
+    @app.route("/peer/v1/packets/<pubky>", methods=["GET"])
+    async def packet(self, request: Request, asked: Asked) -> bytes:
+        """The newest signed packet of an account that is offered. 200; 404."""
+        payload = await self.packets.packet(asked.pubky) if asked.peer.may_read(asked.pubky, False) else None
+        if payload is None:
+            raise NotFound
+        request.setHeader(b"Content-Type", b"application/pkarr.org/relays#payload")
+        return payload
+
+    # --- a log ----------------------------------------------------------------------------------------------------
+
+    @app.route("/peer/v1/accounts/<pubky>/<log>/events", methods=["GET"])
+    async def events(self, request: Request, asked: Asked) -> bytes:
+        """The events after a position. 200; 400, 404, 409, 410."""
+        position = Position(
+            asked.query.get("log_id", ""),
+            asked.number("seq"),
+            asked.number("id"),
+            asked.data("digest", messages.DIGEST),
+        )
+        standing = await self._standing(asked)
+        verdict = await self._judge(asked, standing, position)
+        events = [] if verdict is not None else await self._after(asked, position)
+        if events and events[0].event.seq != position.seq + 1:
+            verdict = HTTPStatus.GONE  # the log was shortened meanwhile
+        if verdict is None:
+            return _json(request, messages.pack_events(standing.reigns, events))
+        request.setResponseCode(verdict)
+        return _json(request, messages.pack_reigns(standing.reigns))
+
+    async def _judge(self, asked: Asked, standing: LogStanding, position: Position) -> HTTPStatus | None:
+        """Whether a position is not one of ours, and how; None if it is."""
+        firsts = [reign.first for reign in standing.reigns]
+        ends = [*(first - 1 for first in firsts[1:]), standing.position.seq]
+        reigns = zip(standing.reigns, ends, strict=True)
+        reign = next(((one.first - 1, end) for one, end in reigns if one.log_id == position.log_id), None)
+        if reign is None or not reign[0] <= position.seq <= reign[1]:
+            return HTTPStatus.CONFLICT
+        if position.seq < standing.floor:
+            return HTTPStatus.GONE
+        if not position.seq:
+            return None if (position.event_id, position.digest) == (0, EMPTY) else HTTPStatus.CONFLICT
+        event = await self.logs.event_numbered(asked.pubky, asked.private, position.seq)
+        if event is None:
+            return HTTPStatus.GONE  # it is the floor itself, and its path was written again
+        return None if (event.id, event.digest) == (position.event_id, position.digest) else HTTPStatus.CONFLICT
+
+    async def _after(self, asked: Asked, position: Position) -> Sequence[LoggedEvent]:
+        """A page of events, which ends early if their bodies are large."""
+        page: list[LoggedEvent] = []
+        last, size = position.event_id, 0
+        while len(page) < messages.EVENTS and size < MAX_BODIES:
+            found = await self.logs.logged(asked.pubky, asked.private, last, min(STEP, messages.EVENTS - len(page)))
+            for one in found:
+                page.append(one)
+                size += len(one.body or b"")
+                if size >= MAX_BODIES:
+                    break
+            if len(found) < STEP:
+                break
+            last = page[-1].event.id
+        return page
+
+    @app.route("/peer/v1/accounts/<pubky>/<log>/entries", methods=["GET"])
+    async def entries(self, request: Request, asked: Asked) -> bytes:
+        """A page of the files of a log. 200; 404."""
+        await self._standing(asked)
+        after = asked.query.get("after", "")
+        listed = await self.logs.listed(asked.pubky, asked.private, after, messages.ENTRIES)
+        if listed is None:
+            raise NotFound
+        return _json(request, messages.pack_entries(listed))
+
+    @app.route("/peer/v1/accounts/<pubky>/<log>/body", methods=["GET"])
+    async def body(self, request: Request, asked: Asked) -> bytes | None:
+        """The body of a path, if it has this hash. 200; 400, 404, 410."""
+        path, content_hash = asked.query.get("path", ""), asked.data("hash", messages.HASH)
+        await self._standing(asked)
+        if is_private(path) != asked.private:
+            raise NotFound
+        entry = await self.storage.entries.entry(asked.pubky, path)
+        if entry is not None and entry.content_hash == content_hash:
+            request.setHeader(b"Content-Type", b"application/octet-stream")
+            try:
+                return await send_entry(request, self.storage, entry)
+            except (NotFound, NotHereYet):
+                pass
+        request.setResponseCode(HTTPStatus.GONE)
+        request.setHeader(b"Content-Type", PLAIN)
+        return b"This body is not here"
+
+    async def _standing(self, asked: Asked) -> LogStanding:
+        """Where a log that the peer may read stands. Raises `NotFound`."""
+        if not asked.peer.may_read(asked.pubky, asked.private):
+            raise NotFound
+        standing = await self.logs.standing(asked.pubky, asked.private)
+        if standing is None:
+            raise NotFound
+        home, _ = await self._home(asked.pubky)
+        if home not in (self.key, asked.peer.key):
+            raise NotFound
+        return standing
+
+
+def _dress(request: Request, refused: bool) -> None:
+    """What only a peer may see stays out of caches."""
+    request.setHeader(b"Cache-Control", b"no-store")
+
+
+def _json(request: Request, value: object) -> bytes:
+    request.setHeader(b"Content-Type", b"application/json")
+    return messages.to_json(value)
