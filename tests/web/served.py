@@ -189,6 +189,7 @@ async def served(
     websites: bool = True,
     store: Any = None,
     copies: Callable[[Clock], Copies] | None = None,
+    peers: Callable[[Clock, MemoryStore, Storage], Any] | None = None,
     **storage: Any,
 ) -> AsyncIterator[Served]:
     """A homeserver that answers on a port of its own; over a store of its own in memory, unless one is given."""
@@ -199,7 +200,10 @@ async def served(
     files, feed = Storage(store, store.locks, blobs, clock, **storage), Feed(store, store, clock, metrics)
     grants, locks = Grants(store.grants, store, HOMESERVER, clock), Locks(store, store.locks)
     kept = None if copies is None else copies(clock)
-    site = client_site(accounts, sessions, grants, files, locks, feed, metrics, clock, HOMESERVER, websites, kept)
+    trusted = None if peers is None else peers(clock, store, files)
+    site = client_site(
+        accounts, sessions, grants, files, locks, feed, metrics, clock, HOMESERVER, websites, kept, trusted
+    )
     factory = HTTPFactory(site.answer, reactor)
     listening: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
     feed.startService()

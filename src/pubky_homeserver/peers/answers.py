@@ -1,0 +1,129 @@
+"""The body of an answer, as fast as its reader takes it, and no faster than that."""
+
+from collections import deque
+from collections.abc import AsyncGenerator
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import IResponse
+
+from pubky_homeserver.core.errors import PeerAway, PeerBroken
+
+HIGH_WATER = 256 << 10
+"""Bytes that wait for the reader before the connection is paused."""
+
+
+class _Pieces(Protocol):
+    """Keeps the pieces of a body for a reader. The connection ends when nothing moves for some seconds."""
+
+    def __init__(self, clock: IReactorTime, patience: float) -> None:
+        self.pieces: deque[bytes] = deque()
+        self.reason: Failure | None = None
+        """Why it ended; None before the end."""
+        self.is_late = False
+        self._clock = clock
+        self._patience = patience
+        self._timer: IDelayedCall = clock.callLater(patience, self._give_up)
+        self._size = 0
+        self._paused = False
+        self._waiting: Deferred[None] | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._timer.active():
+            return  # nobody reads on
+        self._timer.reset(self._patience)
+        self.pieces.append(data)
+        self._size += len(data)
+        if self._size > HIGH_WATER and not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pauseProducing()  # type: ignore[attr-defined]  # a push producer besides
+        self._wake()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason = reason
+        self._rest()
+        self._wake()
+
+    def take(self) -> bytes:
+        """The next piece."""
+        piece = self.pieces.popleft()
+        self._size -= len(piece)
+        if self._timer.active():
+            self._timer.reset(self._patience)
+        if self._paused and not self._size and self.transport is not None:
+            self._paused = False
+            self.transport.resumeProducing()  # type: ignore[attr-defined]  # a push producer besides
+        return piece
+
+    async def wait(self) -> None:
+        """Return when there is something to look at."""
+        waiting: Deferred[None] = Deferred()
+        self._waiting = waiting
+        try:
+            await waiting
+        finally:
+            self._waiting = None
+
+    def close(self) -> None:
+        """Read no more."""
+        self._rest()
+        if self.reason is None and self.transport is not None:
+            self.transport.loseConnection()
+
+    def _give_up(self) -> None:
+        self.is_late = True
+        self.close()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
+
+    def _rest(self) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+
+
+def pieces_of(response: IResponse, clock: IReactorTime, patience: float) -> AsyncGenerator[bytes, None]:
+    """The body of an answer.
+
+    Raises `PeerAway` if it breaks off, or if nothing comes for `patience` seconds. Who does not read on for so long, or
+    never begins, has given it up.
+    """
+    body = _Pieces(clock, patience)
+    response.deliverBody(body)
+    return _read(body)
+
+
+async def _read(body: _Pieces) -> AsyncGenerator[bytes, None]:
+    try:
+        while True:
+            while body.pieces:
+                yield body.take()
+            if body.is_late:
+                raise PeerAway("nothing came for a while")
+            if body.reason is not None:
+                break
+            await body.wait()
+        if not body.reason.check(ResponseDone, PotentialDataLoss):
+            raise PeerAway("the answer broke off")
+    finally:
+        body.close()
+
+
+async def read(response: IResponse, clock: IReactorTime, patience: float, most: int) -> bytes:
+    """The whole body. Raises as `pieces_of`, and `PeerBroken` if it is longer than `most` bytes."""
+    whole = bytearray()
+    pieces = pieces_of(response, clock, patience)
+    try:
+        async for piece in pieces:
+            whole += piece
+            if len(whole) > most:
+                raise PeerBroken(f"an answer has more than {most} bytes")
+    finally:
+        await pieces.aclose()
+    return bytes(whole)

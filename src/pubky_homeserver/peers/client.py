@@ -1,0 +1,227 @@
+"""A trusted homeserver as seen from here: found, asked, and read. What it is asked for: `peers/web.py`.
+
+That it is the peer who answers says TLS: by the peer's key, or by the certificate of the domain that the operator has
+named. That it is we who ask says the signature of each request.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import TypeVar
+from urllib.parse import urlencode
+
+from attrs import field, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.client import ResponseFailed
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+from zope.interface import implementer
+
+from pkarr.keys import Keypair
+from pkarr.packet import MAX_PACKET
+from pubky_homeserver.core.copies import Hint, Listed, LoggedEvent, Offered, Position
+from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerRefused
+from pubky_homeserver.core.peers import Peer
+from pubky_homeserver.interfaces import IPeer
+from pubky_homeserver.peers import messages
+from pubky_homeserver.peers.answers import pieces_of, read
+from pubky_homeserver.peers.messages import Malformed
+from pubky_homeserver.peers.signatures import sign
+
+T = TypeVar("T")
+
+PATIENCE = 20.0
+"""Seconds until the head of an answer must be here: more than a homeserver's own patience with its store."""
+
+STALL = 30.0
+"""Seconds without one byte of a body."""
+
+SILENCE = 16.0
+"""Seconds without a word on the stream of changes: three beats are lost then."""
+
+MAX_TEXT = 200
+"""Bytes of what a refusal says that are shown."""
+
+MAX_LINE = 1024
+"""Bytes of a line of the stream of changes."""
+
+
+@implementer(IPeer)
+@frozen
+class PeerClient:
+    """A peer. `agent` reaches it: by its key (`pkarr.tls.agent`) if it has no URL, else as the rest of the web."""
+
+    peer: Peer
+    keypair: Keypair = field(repr=False)
+    """Our own."""
+    agent: IAgent = field(repr=False)
+    clock: IReactorTime = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """See `IPeer`."""
+        return self.peer.key
+
+    async def hello(self) -> Mapping[str, object]:
+        """What it says of itself: `version`, `features`, `limits`, `epoch`."""
+        return self._read(messages.read_hello, await self._answer("hello"))
+
+    async def offered(self, after: str) -> tuple[list[Offered], str | None]:
+        """See `IPeer`."""
+        return self._read(messages.read_accounts, await self._answer("accounts", after=after))
+
+    async def packet(self, pubky: str) -> bytes | None:
+        """See `IPeer`."""
+        response = await self._ask(f"packets/{pubky}")
+        if response.code == 404:
+            await self._drop(response)
+            return None
+        await self._must_succeed(response)
+        return await read(response, self.clock, STALL, MAX_PACKET)
+
+    async def events(self, pubky: str, private: bool, position: Position) -> list[LoggedEvent]:
+        """See `IPeer`."""
+        place = {
+            "log_id": position.log_id,
+            "seq": str(position.seq),
+            "id": str(position.event_id),
+            "digest": messages.base64(position.digest),
+        }
+        response = await self._ask(_log(pubky, private, "events"), **place)
+        if response.code == 409:
+            raise LogForked(self._read(messages.read_fork, await self._body(response)))
+        if response.code == 410:
+            await self._drop(response)
+            raise LogCompacted("its log does not go back to where ours ends")
+        await self._must_succeed(response)
+        answer = await self._body(response)
+        return self._read(lambda one: messages.read_events(one, pubky, private), answer)
+
+    async def entries(self, pubky: str, private: bool, after: str) -> Listed:
+        """See `IPeer`."""
+        answer = await self._answer(_log(pubky, private, "entries"), after=after)
+        return self._read(lambda one: messages.read_entries(one, private), answer)
+
+    async def body(self, pubky: str, private: bool, path: str, content_hash: bytes) -> AsyncIterator[bytes]:
+        """See `IPeer`."""
+        response = await self._ask(_log(pubky, private, "body"), path=path, hash=messages.base64(content_hash))
+        if response.code == 410:
+            await self._drop(response)
+            raise BodyGone("it is not there any more")
+        await self._must_succeed(response)
+        return pieces_of(response, self.clock, STALL)
+
+    async def changes(self, hear: Callable[[Hint | None], None], beat: Callable[[], None]) -> None:
+        """See `IPeer`."""
+        response = await self._ask("changes")
+        await self._must_succeed(response)
+        pieces = pieces_of(response, self.clock, SILENCE)
+        try:
+            async for name, data in _frames(pieces):
+                if name == b"epoch":
+                    hear(None)
+                elif name == b"change":
+                    hear(self._read(messages.read_hint, data))
+                elif name == b"beat":
+                    beat()
+        finally:
+            await pieces.aclose()
+        raise PeerAway("the stream of changes ended")
+
+    # --- one request ----------------------------------------------------------------------------------------------
+
+    async def _answer(self, what: str, /, **query: str) -> bytes:
+        """The body of an answer that must be there."""
+        response = await self._ask(what, **query)
+        await self._must_succeed(response)
+        return await self._body(response)
+
+    async def _ask(self, what: str, /, **query: str) -> IResponse:
+        """The head of the answer to a signed request. Raises `PeerAway`."""
+        target = f"/peer/v1/{what}" + (f"?{urlencode(query)}" if query else "")
+        signed = sign(self.keypair, self.peer.key, "GET", target, self.clock.seconds())
+        headers = Headers({name: [value] for name, value in signed.items()})
+        place = self.peer.url or f"https://{self.peer.key}"
+        asking: Deferred[IResponse] = self.agent.request(b"GET", (place + target).encode("ascii"), headers, None)
+        try:
+            return await asking.addTimeout(PATIENCE, self.clock)
+        except CancelledError:
+            raise
+        except DeferredTimeout:
+            raise PeerAway(f"no answer within {PATIENCE:g} s") from None
+        except Exception as error:  # whatever finding, connecting, TLS or HTTP raise means the same
+            if _is_cancelled(error):
+                raise CancelledError from None
+            raise PeerAway(_cause(error)) from error
+
+    async def _must_succeed(self, response: IResponse) -> None:
+        """Raise what a status that is no success means."""
+        code: int = response.code
+        if code == 200:
+            return
+        text = (await self._text(response)) or "without a reason"
+        if code in (403, 404):
+            raise PeerRefused(f"{code}: {text}")
+        if code == 429 or code >= 500:
+            raise PeerAway(f"{code}: {text}")
+        raise PeerBroken(f"{code}: {text}")
+
+    async def _text(self, response: IResponse) -> str:
+        """What a refusal says, on one line."""
+        pieces = pieces_of(response, self.clock, STALL)
+        said = bytearray()
+        try:
+            async for piece in pieces:
+                said += piece
+                if len(said) >= MAX_TEXT:
+                    break
+        finally:
+            await pieces.aclose()
+        return "".join(one for one in said[:MAX_TEXT].decode("utf-8", "replace") if one.isprintable()).strip()
+
+    async def _drop(self, response: IResponse) -> None:
+        """Read an answer that says nothing more, so that its connection can be used again."""
+        await self._text(response)
+
+    async def _body(self, response: IResponse) -> bytes:
+        return await read(response, self.clock, STALL, messages.MAX_ANSWER)
+
+    def _read(self, parse: Callable[[bytes], T], data: bytes) -> T:
+        try:
+            return parse(data)
+        except Malformed as error:
+            raise PeerBroken(f"an answer is not as it must be: {error}") from None
+
+
+async def _frames(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[tuple[bytes, bytes], None]:
+    """The server-sent events of a stream, as far as ours go: name and data. Raises `PeerBroken`."""
+    rest, name, data = b"", b"", b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        if max(map(len, (rest, *lines))) > MAX_LINE:
+            raise PeerBroken("a line of its changes is too long")
+        for line in lines:
+            if not line:
+                yield name, data
+                name, data = b"", b""
+            elif line.startswith(b"event: "):
+                name = line[7:]
+            elif line.startswith(b"data: "):
+                data = line[6:]
+
+
+def _log(pubky: str, private: bool, what: str) -> str:
+    return f"accounts/{pubky}/{'priv' if private else 'pub'}/{what}"
+
+
+def _is_cancelled(error: Exception) -> bool:
+    """Twisted hides in a failure of the connection that somebody gave up."""
+    return isinstance(error, ResponseFailed) and any(reason.check(CancelledError) for reason in error.reasons)
+
+
+def _cause(error: Exception) -> str:
+    """What happened, in words."""
+    reasons = getattr(error, "reasons", None) or [error]
+    first = reasons[0]
+    text = first.getErrorMessage() if hasattr(first, "getErrorMessage") else str(first)
+    return text or type(error).__name__

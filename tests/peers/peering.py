@@ -1,0 +1,91 @@
+"""Two homeservers: one behind a real socket, and the other one's client of it."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.internet import reactor as _reactor
+from twisted.internet.task import Clock
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from pkarr.keys import Keypair
+from pubky_homeserver.core.peers import ALL, Peer
+from pubky_homeserver.peers.client import PeerClient
+from pubky_homeserver.peers.signatures import sign
+from pubky_homeserver.peers.web import PeerSite
+from pubky_homeserver.storage import Storage
+from pubky_homeserver.store.memory import MemoryStore
+from tests.peers.standin import Logs
+from tests.web.client import Answer, ask
+from tests.web.served import HOMESERVER, Served, User, served
+
+reactor: Any = _reactor
+
+FOLLOWER = Keypair(b"\x0f" * 32)
+"""The homeserver that follows."""
+
+
+@define
+class Peering:
+    """A homeserver, its user, and a peer of it."""
+
+    home: Served
+    site: PeerSite
+    owner: User
+    client: PeerClient
+    settings: dict[str, Peer]
+    """The peers of the homeserver by their keys; a test changes them."""
+    epochs: list[str] = field(factory=lambda: ["e1"])
+
+    def set(self, **changes: Any) -> None:
+        """Change what the homeserver allows its peer."""
+        key = FOLLOWER.public_key.z32
+        self.settings[key] = evolve(self.settings[key], **changes)
+
+    async def put(self, path: str, body: bytes) -> None:
+        """The user writes a file."""
+        self.home.clock.advance(0.001)
+        answer = await self.home.ask("PUT", f"/storage/{self.owner.pubky}{path}", self.owner.headers, body)
+        assert answer.status == 201, answer
+
+    async def delete(self, path: str) -> None:
+        """The user removes a file."""
+        self.home.clock.advance(0.001)
+        answer = await self.home.ask("DELETE", f"/storage/{self.owner.pubky}{path}", self.owner.headers)
+        assert answer.status == 204, answer
+
+    async def ask(
+        self,
+        target: str,
+        method: str = "GET",
+        keypair: Keypair | None = FOLLOWER,
+        headers: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+    ) -> Answer:
+        """One request, signed unless there is no keypair."""
+        signed = {} if keypair is None else sign(keypair, HOMESERVER, method, target, self.home.clock.seconds())
+        return await ask(reactor, self.home.port, method, target, {**signed, **(headers or {})}, None, host)
+
+
+@asynccontextmanager
+async def peering(**storage: Any) -> AsyncIterator[Peering]:
+    """A homeserver that offers all, and nothing private, to one peer."""
+    settings = {FOLLOWER.public_key.z32: Peer("bob", FOLLOWER.public_key.z32, offer=ALL)}
+    epochs, sites = ["e1"], []
+
+    def peers(clock: Clock, store: MemoryStore, files: Storage) -> Callable[..., Any]:
+        logs: Any = Logs(store)
+        site = PeerSite(HOMESERVER, settings, logs, files, store.packets, clock, lambda: epochs[-1])
+        sites.append(site)
+        return site.answer
+
+    pool = HTTPConnectionPool(reactor)
+    async with served(peers=peers, **storage) as home:
+        there = Peer("alice", HOMESERVER, f"http://127.0.0.1:{home.port}", follow=ALL)
+        client = PeerClient(there, FOLLOWER, Agent(reactor, pool=pool), home.clock)
+        try:
+            yield Peering(home, sites[0], await home.sign_up(), client, settings, epochs)
+        finally:
+            sites[0].stop()
+            await pool.closeCachedConnections()
