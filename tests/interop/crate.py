@@ -1,4 +1,4 @@
-"""The Rust programs of `rust`: the official client's scenarios and the official relay."""
+"""The Rust programs of `rust`: the official client's scenarios, the official relay, a client of the official DHT."""
 
 import os
 import shutil
@@ -18,6 +18,7 @@ class Programs:
 
     scenarios: Path = TARGET / "release" / "homeserver-interop"
     relay: Path = TARGET / "release" / "official-relay"
+    mainline: Path = TARGET / "release" / "mainline-client"
 
 
 def build_programs() -> Programs:

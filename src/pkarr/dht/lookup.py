@@ -23,10 +23,10 @@ from pkarr.dht.items import Item, MutableItem
 from pkarr.dht.krpc import CAS_MISMATCH, SEQ_TOO_OLD
 from pkarr.dht.routing import K, distance
 
-PARALLEL = 5  # queries at a time on the way: more find the way faster and ask more nodes in vain
-MAX_QUERIES = 250  # in one search; an honest network of millions needs 40 to 60
+PARALLEL = 40  # queries at a time on the way: fewer find it later, more ask more nodes in vain (tests/bench/dht.py)
+MAX_QUERIES = 250  # in one search; an honest network of thousands of nodes needs 60 to 100
 MAX_TRIES = 2  # queries to one node
-ENOUGH = 3  # nodes with the same newest item, for those who need not be sure
+ENOUGH = 2  # nodes with the same newest item, for those who need not be sure: one may have missed the last put
 
 
 class _State(Enum):
