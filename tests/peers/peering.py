@@ -5,11 +5,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from attrs import define, evolve, field
+from blake3 import blake3
 from twisted.internet import reactor as _reactor
 from twisted.internet.task import Clock
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from pkarr.keys import Keypair
+from pubky_homeserver.core.paths import url_encode
 from pubky_homeserver.core.peers import ALL, Peer
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.signatures import sign
@@ -24,6 +26,9 @@ reactor: Any = _reactor
 
 FOLLOWER = Keypair(b"\x0f" * 32)
 """The homeserver that follows."""
+
+OWNER = Keypair((1).to_bytes(32, "big"))
+"""The first user who signs up."""
 
 
 @define
@@ -46,14 +51,18 @@ class Peering:
     async def put(self, path: str, body: bytes) -> None:
         """The user writes a file."""
         self.home.clock.advance(0.001)
-        answer = await self.home.ask("PUT", f"/storage/{self.owner.pubky}{path}", self.owner.headers, body)
+        target = f"/storage/{self.owner.pubky}{url_encode(path)}"
+        answer = await self.home.ask("PUT", target, self.owner.headers, body)
         assert answer.status == 201, answer
+        self.home.clock.advance(0)  # the store's wake-ups are on the way
 
     async def delete(self, path: str) -> None:
         """The user removes a file."""
         self.home.clock.advance(0.001)
-        answer = await self.home.ask("DELETE", f"/storage/{self.owner.pubky}{path}", self.owner.headers)
+        target = f"/storage/{self.owner.pubky}{url_encode(path)}"
+        answer = await self.home.ask("DELETE", target, self.owner.headers)
         assert answer.status == 204, answer
+        self.home.clock.advance(0)
 
     async def ask(
         self,
@@ -68,15 +77,19 @@ class Peering:
         return await ask(reactor, self.home.port, method, target, {**signed, **(headers or {})}, None, host)
 
 
+MakeLogs = Callable[[MemoryStore, str], Any]
+"""From a store and the first user to an `ILogStore`."""
+
+
 @asynccontextmanager
-async def peering(**storage: Any) -> AsyncIterator[Peering]:
+async def peering(logs: MakeLogs = lambda store, _pubky: Logs(store), **storage: Any) -> AsyncIterator[Peering]:
     """A homeserver that offers all, and nothing private, to one peer."""
     settings = {FOLLOWER.public_key.z32: Peer("bob", FOLLOWER.public_key.z32, offer=ALL)}
     epochs, sites = ["e1"], []
 
     def peers(clock: Clock, store: MemoryStore, files: Storage) -> Callable[..., Any]:
-        logs: Any = Logs(store)
-        site = PeerSite(HOMESERVER, settings, logs, files, store.packets, clock, lambda: epochs[-1])
+        known = logs(store, OWNER.public_key.z32)
+        site = PeerSite(HOMESERVER, settings, known, files, store.packets, clock, lambda: epochs[-1])
         sites.append(site)
         return site.answer
 
@@ -89,3 +102,13 @@ async def peering(**storage: Any) -> AsyncIterator[Peering]:
         finally:
             sites[0].stop()
             await pool.closeCachedConnections()
+
+
+async def content(pieces: AsyncIterator[bytes]) -> bytes:
+    """All of a body."""
+    return b"".join([piece async for piece in pieces])
+
+
+def hash_of(body: bytes) -> bytes:
+    """What an entry says of its body."""
+    return blake3(body).digest()

@@ -2,7 +2,8 @@
 
     event: epoch        data: <text>          first of all: every change from now on gets a hint
     event: change       data: {"pubky", "log", "seq"}
-    event: beat         data: <event id>      every few seconds: whatever changed up to this event was hinted at
+    event: beat         data: <event id>      every few seconds: all that changed until now was hinted at; the newest
+                                              of these events, 0 if there was none yet
 
 They are server-sent events (WHATWG HTML, 9.2). Hints may come late or twice, and several changes of a log may share
 one. The stream ends when the epoch does, for then the store may have forgotten something and all must be asked about.
@@ -38,8 +39,8 @@ class Changes:
     _listening: "dict[str, _Alarm]" = field(factory=dict, init=False)
     # Peer's key → what wakes its stream.
 
-    async def of(self, peer: Peer, after: int | None = None) -> AsyncGenerator[bytes, None]:
-        """The stream of a peer, in pieces; one that it had before ends. `after`: an event id from where to begin.
+    async def of(self, peer: Peer, after: int = 0) -> AsyncGenerator[bytes, None]:
+        """The stream of a peer, in pieces; one that it had before ends. `after`: the event where to begin, 0: now.
 
         Raises `StoreAway`.
         """
@@ -48,19 +49,20 @@ class Changes:
         unsubscribe = self.entries.subscribe(alarm.ring)
         try:
             epoch, newest = self.epoch(), await self.entries.last_event_id()
-            last = newest if after is None else min(after, newest)
+            last = min(after or newest, newest)
+            told = 0  # the newest of all may be one that the peer must not know of
             yield _frame("epoch", epoch.encode())
             beat = self.clock.seconds()
             while not alarm.ended and self.epoch() == epoch:
                 events = await self.entries.events(last, PAGE, peer.private)
                 if events:
-                    last = events[-1].id
+                    last = told = events[-1].id
                     yield b"".join(_frame("change", to_json(pack_hint(hint))) for hint in _hints(events, peer))
                 if len(events) == PAGE:
                     continue
                 now = self.clock.seconds()
                 if now >= beat:
-                    yield _frame("beat", b"%d" % last)
+                    yield _frame("beat", b"%d" % told)
                     beat = now + BEAT
                 await alarm.wait(beat - now)
         finally:

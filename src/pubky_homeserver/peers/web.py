@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import ClassVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -201,7 +201,9 @@ class PeerSite:
     async def _offered(self, peer: Peer, pubky: str, public: LogStanding, private: LogStanding) -> Offered | None:
         """An account as the peer may know it; None if it lives elsewhere."""
         home, term = await self._home(pubky)
-        return Offered(pubky, term, public, private if peer.private else None) if home == self.key else None
+        if home != self.key:
+            return None
+        return Offered(pubky, term, _seen(public, peer), private if peer.private else None)
 
     async def _home(self, pubky: str) -> tuple[str, int]:
         """Where an account that is known here lives, and the time of the packet that says so (0: none does)."""
@@ -214,7 +216,7 @@ class PeerSite:
     @app.route("/peer/v1/changes", methods=["GET"])
     async def changes(self, request: Request, asked: Asked) -> None:
         """A stream of hints, without end. 200; 400."""
-        after = asked.number("after") if "after" in asked.query else None
+        after = asked.number("after") if "after" in asked.query else 0
         request.setHeader(b"Content-Type", b"text/event-stream")
         request.ends_with_input = True
         pieces = self._changes.of(asked.peer, after)
@@ -299,7 +301,8 @@ class PeerSite:
         listed = await self.logs.listed(asked.pubky, asked.private, after, messages.ENTRIES)
         if listed is None:
             raise NotFound
-        return _json(request, messages.pack_entries(listed))
+        seen = evolve(listed, standing=_seen(listed.standing, asked.peer))
+        return _json(request, messages.pack_entries(seen))
 
     @app.route("/peer/v1/accounts/<pubky>/<log>/body", methods=["GET"])
     async def body(self, request: Request, asked: Asked) -> bytes | None:
@@ -330,6 +333,11 @@ class PeerSite:
         if home not in (self.key, asked.peer.key):
             raise NotFound
         return standing
+
+
+def _seen(standing: LogStanding, peer: Peer) -> LogStanding:
+    """A standing as a peer may know it: what an account takes counts private files too."""
+    return standing if peer.private else evolve(standing, used=0)
 
 
 def _dress(request: Request, refused: bool) -> None:
