@@ -426,3 +426,25 @@ async def test_record_publish(shell: Shell, node: Operator) -> None:
     assert ran.code == 1
     assert json.loads(ran.out)["published"] is False
     assert ran.err.startswith("homeserver: No network took the record. ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_record_publish_of_what_is_outdated(shell: Shell, node: Operator) -> None:
+    """A newer record of the key elsewhere is an error of its own: nothing is wrong with the network."""
+    dht = Simulated(node.clock, "the DHT")
+    dht.packets[KEYPAIR.public_key.raw] = Builder().sign(KEYPAIR, int((NOW + 60) * 1_000_000))
+    node.networks.append(dht)
+    ran = await shell.run("record", "publish")
+    assert ran.code == 1
+    assert "the DHT" in ran.out
+    assert ran.err.startswith("homeserver: A newer record of this key is in the network. ")
+
+
+@pytest.mark.parametrize("command", [("show",), ("publish",)])
+@pytest_twisted.ensureDeferred
+async def test_record_at_a_process_that_asks_no_networks(shell: Shell, command: tuple[str, ...]) -> None:
+    """It is a homeserver's admin port all the same, and says where to ask."""
+    async with operator(asks_networks=False) as web:
+        shell.settle(web.port)
+        words = failed(await shell.run("record", *command))
+        assert "--role background" in words

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from pkarr.client import PATIENCE
 from pkarr.interfaces import ICounting, INetwork, NetworkError, Policy, Unavailable
 from pkarr.keys import PublicKey
 from pkarr.packet import SignedPacket
+
+_log = Logger()
 
 
 @frozen
@@ -28,7 +31,7 @@ class Sighting:
 
 
 async def survey(key: PublicKey, networks: Iterable[INetwork], clock: IReactorTime) -> tuple[Sighting, ...]:
-    """Ask every network for its newest packet of a key, all at once; each has `PATIENCE` seconds."""
+    """Ask every network for its newest packet of a key, all at once; each has `PATIENCE` seconds, and fails alone."""
     looks = [Deferred.fromCoroutine(_look(key, network, clock)) for network in networks]
     return tuple(await gatherResults(looks, consumeErrors=True))
 
@@ -41,6 +44,11 @@ async def _look(key: PublicKey, network: INetwork, clock: IReactorTime) -> Sight
         return await Deferred.fromCoroutine(_see(key, network)).addTimeout(PATIENCE, clock, late)
     except NetworkError as error:
         return Sighting(network, failure=error)
+    except CancelledError:
+        raise
+    except Exception:
+        _log.failure("Unexpected failure at {network}", network=network)
+        return Sighting(network, failure=Unavailable("failed; the log tells why"))
 
 
 async def _see(key: PublicKey, network: INetwork) -> Sighting:

@@ -75,7 +75,7 @@ def show(place: Place, as_json: bool, key: str | None) -> None:
 def publish(place: Place, as_json: bool) -> None:
     """Publish the homeserver's own record now, at every network, and read it back.
 
-    This is done every hour anyway. Exit code 1 if no network took it.
+    This is done every hour anyway. Exit code 1 if no network took it, or as many know a newer one as took it.
     """
 
     async def work(reactor: Any) -> None:
@@ -84,6 +84,11 @@ def publish(place: Place, as_json: bool) -> None:
             click.echo(json.dumps(done, indent=2))
         elif done["networks"]:
             console().print(show_outcomes(done["networks"]))
+        if done["outdated"]:
+            raise CommandFailed(
+                "A newer record of this key is in the network. See that no other server runs with this key and that "
+                "the clock is right, then restart the node, which signs a new record."
+            )
         if not done["published"]:
             raise CommandFailed(
                 "No network took the record. The node keeps trying; see that it may send UDP, or set "

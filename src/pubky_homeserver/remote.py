@@ -88,7 +88,8 @@ class Node:
     async def publish_record(self) -> dict[str, Any]:
         """Publish the homeserver's record now: what each network did."""
         return self._read(
-            await self._succeed("POST", "/record/publish", patience=LOOK), frozenset({"published", "networks"})
+            await self._succeed("POST", "/record/publish", patience=LOOK),
+            frozenset({"published", "outdated", "networks"}),
         )
 
     async def _succeed(self, method: str, path: str, body: bytes | None = None, patience: float = PATIENCE) -> bytes:

@@ -3,6 +3,8 @@
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pkarr.builder import Builder
@@ -67,3 +69,36 @@ async def test_nobody_is_waited_for_without_end() -> None:
     assert fast_saw == Sighting(fast, NEW)
     assert isinstance(slow_saw.failure, NetworkError)
     assert not clock.getDelayedCalls()
+
+
+class Odd(Simulated):
+    """A network with a fault of its own."""
+
+    async def resolve(self, key: PublicKey, policy: object = None) -> SignedPacket | None:
+        """Fail as no network should."""
+        raise ZeroDivisionError
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_fault_in_one_is_not_that_of_all() -> None:
+    """What nobody expects of a network is logged and told as its failure; the others' answers are not lost."""
+    clock = Clock()
+    odd, good = Odd(clock, "odd"), Simulated(clock)
+    good.packets[KEY.raw] = NEW
+    with capturedLogs() as logged:
+        odd_saw, good_saw = await survey(KEY, (odd, good), clock)
+    assert (str(odd_saw.failure), good_saw) == ("failed; the log tells why", Sighting(good, NEW))
+    assert [(event["log_level"], str(event["network"])) for event in logged] == [(LogLevel.critical, "odd")]
+    assert logged[0]["log_failure"].check(ZeroDivisionError)
+
+
+def test_nobody_waits_any_longer() -> None:
+    """Who stops waiting stops the questions too, and is not given half of an answer."""
+    clock = Clock()
+    slow, fast = Simulated(clock, latency=1), Simulated(clock)
+    looking = Deferred.fromCoroutine(survey(KEY, (slow, fast), clock))
+    ended: list[object] = []
+    looking.addBoth(ended.append)
+    looking.cancel()
+    assert [isinstance(one, Failure) for one in ended] == [True]
+    assert (slow.busy, clock.getDelayedCalls()) == (0, [])

@@ -117,15 +117,16 @@ class Operator:
 
 
 @asynccontextmanager
-async def operator(password: str = PASSWORD) -> AsyncIterator[Operator]:
-    """A homeserver whose operator's port is open."""
+async def operator(password: str = PASSWORD, asks_networks: bool = True) -> AsyncIterator[Operator]:
+    """A homeserver whose operator's port is open. Or a process of it that leaves the networks to another one."""
     clock = Clock()
     clock.advance(NOW)
     store = MoodyStore(clock)
     accounts = Accounts(store, clock)
     one = Operator(clock, store, accounts, {"disk": True})
     health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.records, clock)
-    one.site = AdminSite(Admin(accounts, FACTS), health, password, NetworkRecords(one.survey, one.publish, clock))
+    known = NetworkRecords(one.survey, one.publish, clock) if asks_networks else None
+    one.site = AdminSite(Admin(accounts, FACTS), health, password, known)
     factory = HTTPFactory(one.site.answer, reactor)
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
     one.port = listening.getHost().port

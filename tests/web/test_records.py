@@ -117,6 +117,7 @@ async def test_publishing(node: Operator) -> None:
         200,
         {
             "published": True,
+            "outdated": False,
             "networks": [
                 {"network": "relay", "nodes": None, "failure": "away"},
                 {"network": "the DHT", "nodes": 20, "failure": None},
@@ -124,7 +125,17 @@ async def test_publishing(node: Operator) -> None:
         },
     )
     node.networks[1].is_away = True
-    assert json.loads((await node.command("POST", "/record/publish")).body)["published"] is False
+    told = json.loads((await node.command("POST", "/record/publish")).body)
+    assert (told["published"], told["outdated"]) == (False, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_publishing_what_is_outdated(node: Operator) -> None:
+    """A record does not count as published where as many networks know a newer one as took it."""
+    node.networks[1].packets[KEYPAIR.public_key.raw] = packet(-60)
+    told = json.loads((await node.command("POST", "/record/publish")).body)
+    assert (told["published"], told["outdated"]) == (False, True)
+    assert [one["failure"] for one in told["networks"]] == [None, "a newer one is here"]
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", f"/records/{KEY}"), ("POST", "/record/publish")])
@@ -137,8 +148,11 @@ async def test_the_password_is_needed(node: Operator, method: str, path: str) ->
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_process_that_publishes_nothing(node: Operator) -> None:
-    """There these paths are unknown."""
-    site = type(node.site)(node.site.admin, node.site.health, node.site.password)
-    assert b"/record/publish" not in site._guarded
-    assert site._record is None
+async def test_a_process_that_asks_no_networks() -> None:
+    """There it is told, to who has the password, where records are looked after; asking again is of no use."""
+    async with operator(asks_networks=False) as web:
+        for method, path in (("GET", f"/records/{KEY}"), ("POST", "/record/publish")):
+            answer = await web.command(method, path)
+            assert (answer.status, answer.header("retry-after")) == (503, None)
+            assert answer.text.startswith("This process asks no networks: ")
+            assert (await web.ask(method, path)).status == 401

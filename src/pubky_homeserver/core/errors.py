@@ -242,6 +242,10 @@ class RevocationsAway(Refused):
     text = "Private event streams are temporarily unavailable"
 
 
+class NotThisProcess(Refused):
+    """Another process of this homeserver does that; the text tells which one."""
+
+
 # --- copies of other homeservers' accounts ------------------------------------------------------------------------
 
 

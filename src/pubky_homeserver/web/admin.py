@@ -21,7 +21,7 @@ from pubky_homeserver.web.cors import add_cors, answer_options
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.json_bodies import misfit, read_json
 from pubky_homeserver.web.queries import DEFAULT_LIMIT, MAX_LIMIT, pairs_of
-from pubky_homeserver.web.records import RECORDS, NetworkRecords
+from pubky_homeserver.web.records import RECORDS, NetworkRecords, NoNetworks
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.routes import Route, route
 from pubky_homeserver.web.texts import PLAIN, iso_time, json_body
@@ -144,7 +144,8 @@ class AdminSite:
     # Raw path → its route, for everybody.
     _guarded: dict[bytes, Route] = field(init=False)
     # Raw path → its route, for who has the password.
-    _record: Route | None = field(init=False, default=None)
+    _record: Route = field(init=False)
+    # That of every path below `RECORDS`, for who has the password.
 
     def __attrs_post_init__(self) -> None:
         admin, health = self.admin.app, self.health.app
@@ -160,9 +161,9 @@ class AdminSite:
             b"/generate_signup_token": route(admin, generate, separator=b", "),
             b"/signup_tokens": route(admin, {"GET": "tokens", "HEAD": "tokens"}),
         }
-        if self.records is not None:
-            self._guarded[b"/record/publish"] = route(self.records.app, {"POST": "publish_now"})
-            self._record = route(self.records.app, {"GET": "show"})
+        records = (self.records or NoNetworks()).app
+        self._guarded[b"/record/publish"] = route(records, {"POST": "publish_now"})
+        self._record = route(records, {"GET": "show"})
 
     async def answer(self, request: Request) -> None:
         """Answer one request."""

@@ -33,6 +33,7 @@ STATUS: dict[type[errors.Refused], int] = {
     errors.StoreAway: 503,
     errors.RevocationsAway: 503,
     errors.NotHereYet: 503,
+    errors.NotThisProcess: 503,
     errors.QuotaExceeded: 507,
     errors.StorageFull: 507,
 }

@@ -10,11 +10,12 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 
 from pkarr.client import Spread
+from pkarr.interfaces import NotMostRecent
 from pkarr.keys import InvalidPublicKey, PublicKey
 from pkarr.packet import SignedPacket
 from pkarr.records import AAAA, CNAME, HTTP_PORT, HTTPS, IPV4HINT, IPV6HINT, NS, PORT, SVCB, TXT, A, Record, Service
 from pkarr.survey import Sighting
-from pubky_homeserver.core.errors import InvalidRequest
+from pubky_homeserver.core.errors import InvalidRequest, NotThisProcess
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.texts import json_body
 
@@ -63,12 +64,16 @@ class NetworkRecords:
 
     @app.route("/record/publish", methods=["POST"])
     async def publish_now(self, request: Request) -> bytes:
-        """Publish the homeserver's record at once. 200 as JSON: what each network did."""
+        """Publish the homeserver's record at once. 200 as JSON: what each network did.
+
+        `published`: whether it counts as published; `outdated`: whether it does not because a newer one is known.
+        """
         spread = await self.publish()
         return json_body(
             request,
             {
-                "published": any(outcome.failure is None for outcome in spread.outcomes),
+                "published": spread.failure is None,
+                "outdated": isinstance(spread.failure, NotMostRecent),
                 "networks": [
                     {
                         "network": str(outcome.network),
@@ -79,6 +84,30 @@ class NetworkRecords:
                 ],
             },
         )
+
+
+@frozen
+class NoNetworks:
+    """The same paths in a process that leaves the networks to another one."""
+
+    app: ClassVar[Klein] = Klein()
+
+    @app.route("/records/<key>", methods=["GET"])
+    async def show(self, request: Request) -> bytes:
+        """503 with where to look instead."""
+        raise _elsewhere()
+
+    @app.route("/record/publish", methods=["POST"])
+    async def publish_now(self, request: Request) -> bytes:
+        """503 with where to look instead."""
+        raise _elsewhere()
+
+
+def _elsewhere() -> NotThisProcess:
+    return NotThisProcess(
+        "This process asks no networks: the one with --role background publishes the record when it starts and every "
+        "hour, and its log tells how that goes"
+    )
 
 
 def _sighting_json(sighting: Sighting) -> dict[str, object]:
