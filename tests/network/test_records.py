@@ -40,6 +40,15 @@ def checks_of(node: Node) -> dict[str, Any]:
     return checks
 
 
+def asked(node: Node, method: str, path: str) -> dict[str, Any]:
+    """What the operator is told."""
+    password = {"X-Admin-Password": "open sesame"}
+    answer, body = node.ask(method, path, headers=password, service="admin API")
+    assert answer.status == 200, body
+    told: dict[str, Any] = json.loads(body)
+    return told
+
+
 def test_neighbours_are_remembered(tmp_path: Path) -> None:
     """A node finds the network again without a bootstrap node, under the id that it had."""
     with node_in(tmp_path / "first", joining()) as first:
@@ -87,11 +96,22 @@ def test_a_network_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_record_is_on_every_node(tmp_path: Path) -> None:
-    """In a small network both nodes keep the record, the publishing one included."""
+    """In a small network both nodes keep the record, the publishing one included; both operators see it there."""
     with node_in(tmp_path / "first", joining()) as first:
         first.start()
         with node_in(tmp_path / "second", joining(address_of(first))) as second:
             second.start()
             until(lambda: "Our record is published at the DHT, on 2 nodes" in second.log(), why=second.written)
+            key = asked(second, "GET", "/info")["public_key"]
+            for node in (first, second):
+                seen = asked(node, "GET", f"/records/{key}")
+                (at_dht,) = seen["found"]
+                assert at_dht == {"network": "the DHT", "timestamp": seen["timestamp"], "nodes": 2, "failure": None}
+                assert {record["type"] for record in seen["records"]} >= {"A", "HTTPS"}
+            assert asked(second, "POST", "/record/publish") == {
+                "published": True,
+                "outdated": False,
+                "networks": [{"network": "the DHT", "nodes": 2, "failure": None}],
+            }
             second.stop()
         first.stop()
