@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
@@ -144,11 +143,9 @@ class PeerClient:
         place = self.peer.url or f"https://{self.peer.key}"
         asking: Deferred[IResponse] = self.agent.request(b"GET", (place + target).encode("ascii"), headers, None)
         try:
-            return await asking.addTimeout(PATIENCE, self.clock)
-        except CancelledError:
+            return await asking.addTimeout(PATIENCE, self.clock, _be_late)
+        except (CancelledError, PeerAway):
             raise
-        except DeferredTimeout:
-            raise PeerAway(f"no answer within {PATIENCE:g} s") from None
         except Exception as error:  # whatever finding, connecting, TLS or HTTP raise means the same
             if _is_cancelled(error):
                 raise CancelledError from None
@@ -212,6 +209,10 @@ async def _frames(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[tuple[b
 
 def _log(pubky: str, private: bool, what: str) -> str:
     return f"accounts/{pubky}/{'priv' if private else 'pub'}/{what}"
+
+
+def _be_late(_result: object, seconds: float) -> IResponse:
+    raise PeerAway(f"no answer within {seconds:g} s")
 
 
 def _is_cancelled(error: Exception) -> bool:
