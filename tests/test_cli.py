@@ -400,11 +400,25 @@ async def test_record_show(shell: Shell, node: Operator) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_record_show_of_nobody(shell: Shell, node: Operator) -> None:
-    """A key that no network knows is exit code 1, with what each network said; what is no key is a usage error."""
-    node.networks.append(Simulated(node.clock, "the DHT", is_away=True))
+    """A key without records is exit code 1, with what each network said, and is told from one nobody could ask for."""
+    relay, dht = Simulated(node.clock, "http://relay", is_away=True), Simulated(node.clock, "the DHT")
+    node.networks += [relay, dht]
     ran = await shell.run("record", "show")
-    assert (ran.code, ran.err) == (1, f"homeserver: No network has a record of {KEY}.\n")
-    assert ["the", "DHT", "away", "-"] in [line.split() for line in ran.out.splitlines()]
+    assert (ran.code, ran.err) == (
+        1,
+        f"homeserver: No network that answered has a record of {KEY}. Publish it: homeserver record publish\n",
+    )
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert ["http://relay", "away", "-"] in lines
+    assert ["the", "DHT", "nothing", "-"] in lines
+    other = "y" * 52
+    ran = await shell.run("record", "show", other)
+    assert (ran.code, ran.err) == (1, f"homeserver: No network that answered has a record of {other}.\n")
+    dht.is_away = True
+    ran = await shell.run("record", "show", "--json")
+    assert ran.code == 1
+    assert ran.err.startswith("homeserver: No network answered. ")
+    assert json.loads(ran.out)["records"] is None
     ran = await shell.run("record", "show", "nobody")
     assert ran.code == 2
     assert "'nobody' is not a public key" in ran.err

@@ -12,6 +12,8 @@ from pkarr.keys import InvalidPublicKey, PublicKey
 from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run
 from pubky_homeserver.remote import CommandFailed
 
+_REACHING = "see that it may send UDP, or set pkdns.dht_relay_nodes to a relay that it reaches."
+
 
 @click.group(
     epilog=examples(
@@ -52,7 +54,8 @@ def show(place: Place, as_json: bool, key: str | None) -> None:
 
     async def work(reactor: Any) -> None:
         node = place.node(reactor)
-        wanted = key or (await node.info())["public_key"]
+        own = (await node.info())["public_key"]
+        wanted = key or own
         found = await node.record(wanted)
         if as_json:
             click.echo(json.dumps(found, indent=2))
@@ -65,7 +68,7 @@ def show(place: Place, as_json: bool, key: str | None) -> None:
                 out.print()
             out.print(show_networks(found["found"], found["timestamp"]))
         if found["records"] is None:
-            raise CommandFailed(f"No network has a record of {wanted}.")
+            raise CommandFailed(_nothing(wanted, own, found["found"]))
 
     run(work)
 
@@ -90,10 +93,7 @@ def publish(place: Place, as_json: bool) -> None:
                 "the clock is right, then restart the node, which signs a new record."
             )
         if not done["published"]:
-            raise CommandFailed(
-                "No network took the record. The node keeps trying; see that it may send UDP, or set "
-                "pkdns.dht_relay_nodes to a relay that it reaches."
-            )
+            raise CommandFailed(f"No network took the record. The node keeps trying; {_REACHING}")
 
     run(work)
 
@@ -131,6 +131,14 @@ def show_outcomes(networks: list[dict[str, Any]]) -> Table:
         else:
             table.add_row(Text(one["network"]), Text(_printable(one["failure"]), style="red"), Text("-"))
     return table
+
+
+def _nothing(wanted: str, own: str, found: list[dict[str, Any]]) -> str:
+    """Why there are no records to show, and what to do about it."""
+    if all(one["failure"] is not None for one in found):
+        return f"No network answered. Ask the node again later; if that is of no use, {_REACHING}"
+    advice = " Publish it: homeserver record publish" if wanted == own else ""
+    return f"No network that answered has a record of {wanted}.{advice}"
 
 
 def _ago(seconds: int) -> str:
