@@ -263,6 +263,10 @@ class NotHereYet(Refused):
     text = "This copy is not complete yet; try again"
 
 
+class DigestMismatch(Exception):
+    """After an event the files of a copy would not be those of its primary; nothing was changed."""
+
+
 class PeerError(Exception):
     """What another homeserver says instead of what it was asked for, or that it says nothing."""
 
