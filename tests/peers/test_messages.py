@@ -132,7 +132,7 @@ def spoilt(page: Any, place: tuple[Any, ...], value: object) -> bytes:
 
 HASH, DIGEST = "A" * 43 + "=", "A" * 22 + "=="
 WRONG: list[tuple[str, tuple[Any, ...], list[object]]] = [
-    ("accounts", ("accounts",), [..., {}, None, "x", [1], [None], [{}] * 501]),
+    ("accounts", ("accounts",), [..., {}, None, "x", [1], [None], [{}] * 1001]),
     ("accounts", ("next",), [1, "", "a" * 65, "a b", "ä"]),
     ("accounts", ("accounts", 0, "pubky"), [..., PUBKY[:-1], PUBKY + "y", PUBKY.upper(), 1, None]),
     ("accounts", ("accounts", 0, "term"), [..., -1, 1 << 64, 1.0, True, "1", None]),
@@ -167,7 +167,7 @@ WRONG: list[tuple[str, tuple[Any, ...], list[object]]] = [
         ("events", 0, "path"),
         ["/pub/" + "a/" * 500 + "a", "/pub/\x00", "/pub/\ud800", "Revoked:x", "revoked:", "revoked:a b", "/pub/a\n"],
     ),
-    ("entries", ("entries",), [..., {}, [{}] * 501]),
+    ("entries", ("entries",), [..., {}, [{}] * 1001]),
     ("entries", ("standing",), [..., None, {}]),
     ("entries", ("entries", 0, "path"), [..., "/priv/a", "/pub/a/.."]),
     ("entries", ("entries", 0, "hash"), [..., DIGEST]),
@@ -201,11 +201,11 @@ def test_answers_that_are_no_objects(name: str, answer: bytes) -> None:
 
 def test_pages_that_are_too_long() -> None:
     """One more than a page has is refused, however good each one is."""
-    for name, most in (("accounts", messages.ACCOUNTS), ("events", messages.EVENTS), ("entries", messages.ENTRIES)):
+    for name in ("accounts", "events", "entries"):
         page, read = PAGES[name]
-        read(json.dumps(page | {name: page[name] * most}).encode())
+        read(json.dumps(page | {name: page[name] * messages.MAX_PAGE}).encode())
         with pytest.raises(Malformed):
-            read(json.dumps(page | {name: page[name] * (most + 1)}).encode())
+            read(json.dumps(page | {name: page[name] * (messages.MAX_PAGE + 1)}).encode())
 
 
 def test_numbers_without_end() -> None:
@@ -235,10 +235,10 @@ def test_the_largest_page_fits() -> None:
     """A page of the longest paths, with all the bodies that it may have, is one that is read."""
     path = '/pub/"' + '/"' * ((MAX_PATH - 6) // 2)
     event = evolve(PUT.event, path=path, seq=MAX_NUMBER, id=MAX_NUMBER, modified=MAX_NUMBER, length=MAX_NUMBER)
-    small = [LoggedEvent(event)] * (messages.EVENTS - 17) + [LoggedEvent(event, bytes(MAX_BODY))] * 17
+    small = [LoggedEvent(event)] * (messages.MAX_PAGE - 17) + [LoggedEvent(event, bytes(MAX_BODY))] * 17
     written = messages.to_json(messages.pack_events((Reign("0" * 32, 1),) * messages.MAX_REIGNS, small))
     assert len(written) < messages.MAX_ANSWER
-    assert len(messages.read_events(written, PUBKY, False)) == messages.EVENTS
+    assert len(messages.read_events(written, PUBKY, False)) == messages.MAX_PAGE
 
 
 @given(st.sampled_from(sorted(PAGES)), st.data())

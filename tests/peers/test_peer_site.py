@@ -13,9 +13,9 @@ from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Position, Rei
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerRefused
 from pubky_homeserver.core.peers import NONE, Selection
 from pubky_homeserver.core.records import Event, Operation
-from pubky_homeserver.peers.messages import EVENTS, base64
+from pubky_homeserver.peers.messages import base64
 from pubky_homeserver.peers.signatures import sign
-from pubky_homeserver.peers.web import MAX_BODIES
+from pubky_homeserver.peers.web import MAX_BODIES, PAGE
 from tests.peers.peering import FOLLOWER, OWNER, Peering, content, hash_of, peering
 from tests.web.client import ask
 from tests.web.served import HOMESERVER, NOW, reactor, served
@@ -366,8 +366,8 @@ async def test_the_beginning_is_one_place() -> None:
 @pytest_twisted.ensureDeferred
 async def test_pages_of_events_are_bounded() -> None:
     """By their number, and by the bytes of their bodies; what follows is there in the next one."""
-    for body, expected in ((b"", EVENTS), (b"x" * 65536, MAX_BODIES // 65536)):
-        many = lambda _store, pubky, body=body: Written(pubky, 1100, 0, gone=frozenset(), body=body)  # noqa: E731
+    for body, expected in ((b"", PAGE), (b"x" * 65536, MAX_BODIES // 65536)):
+        many = lambda _store, pubky, body=body: Written(pubky, 300, 0, gone=frozenset(), body=body)  # noqa: E731
         async with peering(logs=many) as pair:
             first = await pair.client.events(pair.owner.pubky, False, Position(LOG_IDS[0], 0, 0, bytes(16)))
             assert [one.event.seq for one in first] == list(range(1, expected + 1))

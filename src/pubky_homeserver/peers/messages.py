@@ -25,8 +25,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from attrs import evolve
-
 from pubky_homeserver.core.copies import Hint, Listed, LoggedEvent, LogStanding, Offered, Position, Reign
 from pubky_homeserver.core.errors import InvalidPath
 from pubky_homeserver.core.paths import is_directory, is_private, is_public, parse_path
@@ -34,14 +32,8 @@ from pubky_homeserver.core.records import Entry, Event, Operation
 
 T = TypeVar("T")
 
-ACCOUNTS = 500
-"""Accounts of a page."""
-
-EVENTS = 1000
-"""Events of a page."""
-
-ENTRIES = 500
-"""Files of a page."""
+MAX_PAGE = 1000
+"""Accounts, events or files of a page that is read, at most."""
 
 MAX_ANSWER = 8 << 20
 """Bytes of an answer: a thousand of the longest paths take 2 MiB, small bodies no more than that."""
@@ -184,7 +176,7 @@ def read_hello(answer: bytes) -> Mapping[str, object]:
 def read_accounts(answer: bytes) -> tuple[list[Offered], str | None]:
     """A page of accounts."""
     page = _object(_parse(answer))
-    accounts = _several(page.get("accounts"), _read_offered, ACCOUNTS)
+    accounts = _several(page.get("accounts"), _read_offered, MAX_PAGE)
     following = page.get("next")
     return accounts, None if following is None else _text(following, _CURSOR, "a cursor")
 
@@ -192,13 +184,13 @@ def read_accounts(answer: bytes) -> tuple[list[Offered], str | None]:
 def read_events(answer: bytes, pubky: str, private: bool) -> list[LoggedEvent]:
     """A page of events of a log."""
     page = _object(_parse(answer))
-    return _several(page.get("events"), lambda one: _read_event(_object(one), pubky, private), EVENTS)
+    return _several(page.get("events"), lambda one: _read_event(_object(one), pubky, private), MAX_PAGE)
 
 
 def read_entries(answer: bytes, private: bool) -> Listed:
     """A page of files of a log."""
     page = _object(_parse(answer))
-    entries = _several(page.get("entries"), lambda one: _read_entry(_object(one), private), ENTRIES)
+    entries = _several(page.get("entries"), lambda one: _read_entry(_object(one), private), MAX_PAGE)
     return Listed(tuple(entries), _read_standing(page.get("standing")))
 
 
@@ -263,24 +255,20 @@ def _read_event(event: Mapping[str, object], pubky: str, private: bool) -> Logge
     operation, body = event.get("op"), event.get("body")
     if operation not in ("PUT", "DEL"):
         raise Malformed("an operation")
-    deleted = Event(
-        id=_number(event.get("id")),
-        operation=Operation(operation),
-        pubky=pubky,
-        path=_path(event.get("path"), private),
-        seq=_number(event.get("seq")),
-        digest=_bytes(event.get("digest"), DIGEST, DIGEST),
+    put = operation == "PUT"
+    read = Event(
+        _number(event.get("id")),
+        Operation(operation),
+        pubky,
+        _path(event.get("path"), private),
+        _number(event.get("seq")),
+        _bytes(event.get("digest"), DIGEST, DIGEST),
+        _bytes(event.get("hash"), HASH, HASH) if put else None,
+        _number(event.get("length")) if put else 0,
+        _text(event.get("type"), _TYPE, "a content type") if put else "",
+        _number(event.get("modified")) if put else 0,
     )
-    if operation == "DEL":
-        return LoggedEvent(deleted)
-    put = evolve(
-        deleted,
-        content_hash=_bytes(event.get("hash"), HASH, HASH),
-        length=_number(event.get("length")),
-        content_type=_text(event.get("type"), _TYPE, "a content type"),
-        modified=_number(event.get("modified")),
-    )
-    return LoggedEvent(put, None if body is None else _bytes(body, 0, MAX_BODY))
+    return LoggedEvent(read, None if body is None or not put else _bytes(body, 0, MAX_BODY))
 
 
 def _reigns(value: object) -> tuple[Reign, ...]:

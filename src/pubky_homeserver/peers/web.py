@@ -55,8 +55,11 @@ VERSION = 1
 FEATURES = ("accounts", "changes", "entries", "events", "bodies", "packets")
 """What a peer may ask for."""
 
+PAGE = 250
+"""Accounts, events or files of an answer: it is written and read in a few milliseconds, and so holds up nobody."""
+
 MAX_BODIES = 1 << 20
-"""Bytes of small bodies within a page of events, and one body more: it is written and read in a few milliseconds."""
+"""Bytes of small bodies within a page of events, and one body more."""
 
 STEP = 100
 """Events read from the store at a time: with the largest bodies, some 6 MiB."""
@@ -173,7 +176,7 @@ class PeerSite:
     @app.route("/peer/v1/hello", methods=["GET"])
     async def hello(self, request: Request, asked: Asked) -> bytes:
         """Say what is understood here."""
-        limits = {"accounts": messages.ACCOUNTS, "events": messages.EVENTS, "entries": messages.ENTRIES}
+        limits = {"page": PAGE, "bodies": MAX_BODIES}
         told = {"version": VERSION, "features": list(FEATURES), "limits": limits, "epoch": self.epoch()}
         return _json(request, told)
 
@@ -185,12 +188,12 @@ class PeerSite:
             number = whole_number(after, messages.MAX_NUMBER) if after else 0
             if number is None:
                 raise InvalidRequest("Invalid after")
-            page, place = await self.logs.standings(number, messages.ACCOUNTS)
+            page, place = await self.logs.standings(number, PAGE)
             following = None if place is None else str(place)
         else:
-            keys = sorted(pubky for pubky in peer.offer.keys if pubky > after)[: messages.ACCOUNTS]
+            keys = sorted(pubky for pubky in peer.offer.keys if pubky > after)[:PAGE]
             page = [found for pubky in keys if (found := await self._of(pubky)) is not None]
-            following = keys[-1] if len(keys) == messages.ACCOUNTS else None
+            following = keys[-1] if len(keys) == PAGE else None
         offered = [one for found in page if (one := await self._offered(peer, *found)) is not None]
         return _json(request, messages.pack_accounts(offered, following))
 
@@ -281,8 +284,8 @@ class PeerSite:
         """A page of events, which ends early if their bodies are large."""
         page: list[LoggedEvent] = []
         last, size = position.event_id, 0
-        while len(page) < messages.EVENTS and size < MAX_BODIES:
-            found = await self.logs.logged(asked.pubky, asked.private, last, min(STEP, messages.EVENTS - len(page)))
+        while len(page) < PAGE and size < MAX_BODIES:
+            found = await self.logs.logged(asked.pubky, asked.private, last, min(STEP, PAGE - len(page)))
             for one in found:
                 page.append(one)
                 size += len(one.body or b"")
@@ -298,7 +301,7 @@ class PeerSite:
         """A page of the files of a log. 200; 404."""
         await self._standing(asked)
         after = asked.query.get("after", "")
-        listed = await self.logs.listed(asked.pubky, asked.private, after, messages.ENTRIES)
+        listed = await self.logs.listed(asked.pubky, asked.private, after, PAGE)
         if listed is None:
             raise NotFound
         seen = evolve(listed, standing=_seen(listed.standing, asked.peer))
