@@ -146,6 +146,19 @@ async def test_hints_since_an_event() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_nobody_on_the_way_keeps_pieces_back(listener: Listener) -> None:
+    """What is told is told at once: caches and proxies are asked not to gather it."""
+    pair = listener.pair
+    answer = Deferred.fromCoroutine(pair.ask("/peer/v1/changes"))
+    await until(lambda: listener.ended)
+    await turns()
+    pair.site.stop()
+    fields = dict((await answer).headers)
+    assert fields["content-type"] == "text/event-stream"
+    assert (fields["cache-control"], fields["x-accel-buffering"]) == ("no-store", "no")
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_stream_ends_with_the_epoch(listener: Listener) -> None:
     """A store that was restarted may have forgotten something: all accounts must be asked about again."""
     listener.pair.epochs.append("e2")

@@ -221,6 +221,7 @@ class PeerSite:
         """A stream of hints, without end. 200; 400."""
         after = asked.number("after") if "after" in asked.query else 0
         request.setHeader(b"Content-Type", b"text/event-stream")
+        request.setHeader(b"X-Accel-Buffering", b"no")  # an nginx on the way would keep small pieces back
         request.ends_with_input = True
         pieces = self._changes.of(asked.peer, after)
         request.stream()
