@@ -1,6 +1,7 @@
 """Every reader of foreign bytes: it reads or says why not, soon, and with a bounded amount of memory."""
 
 import gc
+import gc
 import time
 import tracemalloc
 from collections.abc import Callable
