@@ -1,12 +1,13 @@
 """Our client of the DHT beside that of the official crate `mainline`, in one network on the loopback.
 
-    python -m tests.bench.dht [--nodes 200] [--keys 40] [--rounds 2]
+    python -m tests.bench.dht [--nodes 200] [--keys 20] [--rounds 5] [--shortest 20] [--longest 200]
 
 The network has 200 nodes of ours in this process, each of which hears what is sent to it 20 to 200 ms late. The clients
-are processes of their own, new ones for each line of the table; they take turns, and each looks up what the other has
-published. `newest` asks all of the nearest nodes; `first` is content with less: the other client with any answer, ours
-with one that two nodes give and no third has a newer one for. Packets are counted where they arrive, from when a client
-has joined; `join` is what that costs.
+are processes of their own, new ones for each line of the table in each round; they take turns, and each looks up what
+the other has published. `newest` asks all of the nearest nodes; `first` is content with less: the other client with any
+answer, ours with one that two nodes give and no third has a newer one for. `cold` is the first key after joining.
+Packets are counted where they arrive, from when a client has joined; `join` is what that costs. Without delays the
+table shows what the programs and the network need for themselves.
 """
 
 import argparse
@@ -29,9 +30,8 @@ from tests.interop.crate import build_programs
 
 reactor: Any = _reactor
 
-SHORTEST, LONGEST = 0.020, 0.200  # seconds until a node hears what is sent to it
 SEED = 8
-QUIET = 0.5  # seconds after which what a client sent has arrived
+QUIET = 0.5  # seconds after which what a client sent has arrived, and been answered
 
 
 @define
@@ -39,12 +39,14 @@ class Slow:
     """A reactor whose sockets hear late, each by its own delay, and that counts who sends how much to them."""
 
     chance: random.Random
+    shortest: float  # seconds
+    longest: float
     sent: Counter[Address] = field(factory=Counter)
     is_slow: bool = False
 
     def listenUDP(self, port: int, protocol: DatagramProtocol, interface: str, size: int) -> IListeningPort:
         """Listen, and hear late."""
-        received, delay = protocol.datagramReceived, self.chance.uniform(SHORTEST, LONGEST)
+        received, delay = protocol.datagramReceived, self.chance.uniform(self.shortest, self.longest)
 
         def hear(datagram: bytes, addr: Address) -> None:
             self.sent[addr] += 1
@@ -104,9 +106,10 @@ class Client(ProcessProtocol):
 
 @define
 class Figures:
-    """What was measured of one program and one kind of work."""
+    """What was measured of one program and one kind of work. `cold` are those of `times` that were the first."""
 
     times: list[float] = field(factory=list)
+    cold: list[float] = field(factory=list)
     packets: int = 0
     joins: list[int] = field(factory=list)
 
@@ -126,6 +129,7 @@ async def measure(network: Slow, command: list[str], figures: Figures) -> None:
     client = Client(network)
     reactor.spawnProcess(client, command[0], command, env=None)
     await client.ready
+    await deferLater(reactor, QUIET)
     before = network.sent[client.address]
     figures.joins.append(before)
     client.say()
@@ -133,8 +137,10 @@ async def measure(network: Slow, command: list[str], figures: Figures) -> None:
     await deferLater(reactor, QUIET)
     figures.packets += network.sent[client.address] - before
     figures.times += client.times
+    figures.cold.append(client.times[0])
     client.say()
     await client.gone
+    del network.sent[client.address]  # the next one may have the same
 
 
 async def start(network: Slow, count: int) -> list[Dht]:
@@ -152,15 +158,13 @@ async def start(network: Slow, count: int) -> list[Dht]:
     return nodes[:count]
 
 
-async def main(_reactor: Any, nodes: int, keys: int, rounds: int) -> None:
+async def main(_reactor: Any, nodes: int, keys: int, rounds: int, shortest: float, longest: float) -> None:
     """Run everything, and print the table."""
     official = str(build_programs().mainline)
     programs = {"ours": [sys.executable, "-m", "tests.bench.dht_client"], "mainline": [official]}
-    network = Slow(random.Random(SEED))
+    network = Slow(random.Random(SEED), shortest / 1000, longest / 1000)
     running = await start(network, nodes)
-    print(
-        f"{nodes} nodes, each hears after {SHORTEST * 1000:.0f} to {LONGEST * 1000:.0f} ms; {keys * rounds} keys each"
-    )
+    print(f"{nodes} nodes, each hears after {shortest:g} to {longest:g} ms; {rounds} times {keys} keys each")
     network.is_slow = True
     port = str(running[0].addresses[0][1])
     table: defaultdict[tuple[str, str], Figures] = defaultdict(Figures)
@@ -176,25 +180,29 @@ async def main(_reactor: Any, nodes: int, keys: int, rounds: int) -> None:
 
 def show(table: dict[tuple[str, str], Figures]) -> None:
     """Print the figures, and ours as parts of the other's."""
-    print(f"{'':10}{'mainline':>24}{'ours':>24}{'ours : mainline':>24}")
-    print(f"{'':10}" + f"{'p50 ms':>8}{'p90':>8}{'packets':>8}" * 3)
+    print(f"{'':14}{'mainline':>24}{'ours':>24}{'ours : mainline':>24}")
+    print(f"{'':14}" + f"{'p50 ms':>8}{'p90':>8}{'packets':>8}" * 3)
     for work in ("publish", "newest", "first"):
         theirs, ours = table[work, "mainline"], table[work, "ours"]
         rows = [(statistics.median(one.times), one.late, one.each) for one in (theirs, ours)]
         ratios = [mine / other for other, mine in zip(*rows, strict=True)]
         cells = "".join(f"{median:8.0f}{late:8.0f}{each:8.1f}" for median, late, each in rows)
-        print(f"{work:10}{cells}" + "".join(f"{ratio:8.2f}" for ratio in ratios))
-    joins = [
+        print(f"{work:14}{cells}" + "".join(f"{ratio:8.2f}" for ratio in ratios))
+        first, second = (statistics.median(one.cold) for one in (theirs, ours))
+        print(f"{work + ', cold':14}{first:8.0f}{second:24.0f}{second / first:24.2f}")
+    first, second = (
         statistics.mean(count for (_, name), one in table.items() if name == wanted for count in one.joins)
         for wanted in ("mainline", "ours")
-    ]
-    print(f"{'join':10}{joins[0]:24.1f}{joins[1]:24.1f}{joins[1] / joins[0]:24.2f}")
+    )
+    print(f"{'join':14}{first:24.1f}{second:24.1f}{second / first:24.2f}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nodes", type=int, default=200)
-    parser.add_argument("--keys", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--keys", type=int, default=20, help="that each client process works through")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shortest", type=float, default=20.0, help="milliseconds until a node hears")
+    parser.add_argument("--longest", type=float, default=200.0)
     arguments = parser.parse_args()
-    react(main, (arguments.nodes, arguments.keys, arguments.rounds))
+    react(main, tuple(vars(arguments).values()))
