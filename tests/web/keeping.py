@@ -39,13 +39,13 @@ class KeptInMemory:
     def of(self, user: User, granted: Granted) -> Any:
         """See `Keeping`."""
         store, pubky = self.store, user.pubky
-        files = store._accounts[pubky]
+        home = store._accounts[pubky]
         return (
-            files.account,
-            dict(files.entries),
-            tuple(files.paths),
-            dict(files.logs),
-            tuple(files.events),
+            home.account,
+            dict(home.files.entries),
+            tuple(home.files.paths),
+            dict(home.logs),
+            tuple(home.files.events),
             {key: one for key, one in store._sessions.items() if one.pubky == pubky},
             {key: one for key, one in store.grants._grants.items() if one.grant.pubky == pubky},
             {key: one for key, one in store.grants._bearers.items() if one.pubky == pubky},
@@ -56,7 +56,10 @@ class KeptInMemory:
         """See `Keeping`."""
         store = self.store
         return (
-            {key: (one.account, dict(one.entries), len(one.events)) for key, one in store._accounts.items()},
+            {
+                key: (one.account, dict(one.files.entries), len(one.files.events))
+                for key, one in store._accounts.items()
+            },
             dict(store._sessions),
             dict(store._tokens),
             dict(store._burned),
@@ -64,7 +67,7 @@ class KeptInMemory:
             dict(store.grants._bearers),
             dict(store.locks._locks),
             len(store._events),
-            set(store._blobs),
+            set(store._blobs._known),
             set(self.blobs._kept),
         )
 

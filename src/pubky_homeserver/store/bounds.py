@@ -9,6 +9,8 @@ A **shallow** listing shows a folder once, by its path with a slash, and a curso
 line of a folder stands for all that lies in it: going on after the line means going on after the folder.
 """
 
+from pubky_homeserver.core.paths import PRIVATE, PUBLIC
+
 
 def whole(directory: str) -> tuple[str, str]:
     """All that lies below a directory, as `ZRANGE … BYLEX` wants it."""
@@ -26,6 +28,16 @@ def beyond(directory: str, after: str, reverse: bool, shallow: bool) -> tuple[st
     elif after:
         first = min(last, max(first, _end(folder) if folder else after + "\1"))
     return (f"({last}", f"[{first}") if reverse else (f"[{first}", f"({last}")
+
+
+def in_log(private: bool, after: str) -> tuple[str, str]:
+    """The files of a log after a path, any text or empty. The private one has what lies below `/priv/`.
+
+    The public one has all that is above: what lies below `/pub/`, and names without a slash.
+    """
+    if private:
+        return beyond(PRIVATE, after, False, False)
+    return f"[{max(PUBLIC, after + chr(1))}", "+"
 
 
 def _end(directory: str) -> str:

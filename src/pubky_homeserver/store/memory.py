@@ -5,15 +5,14 @@ and one suite of tests runs over both.
 """
 
 from base64 import b64encode
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from secrets import token_hex
 
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from pubky_homeserver.core.digests import EMPTY, fold, mark
+from pubky_homeserver.core.digests import fold
 from pubky_homeserver.core.errors import (
     Collision,
     DirectoryNotFound,
@@ -41,8 +40,10 @@ from pubky_homeserver.core.records import (
     Totals,
 )
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
+from pubky_homeserver.store.files import Blobs, Files, Home, mark_of
 from pubky_homeserver.store.grants import MemoryGrants
 from pubky_homeserver.store.locks import MemoryLocks
+from pubky_homeserver.store.logs import MemoryLogs
 from pubky_homeserver.store.packets import MemoryPackets
 
 MAX_PAGE = 1000
@@ -55,25 +56,6 @@ MAX_TOKENS = 1001
 """Signup tokens of one page: the protocol's thousand, and one to know whether there are more."""
 
 
-def _new_log() -> LogState:
-    return LogState(log_id=token_hex(16), seq=0, event_id=0, digest=EMPTY, floor=0)
-
-
-@define
-class _Files:
-    """An account with all that is its own."""
-
-    account: Account
-    entries: dict[str, Entry] = field(factory=dict)
-    # Path → entry.
-    paths: list[str] = field(factory=list)
-    # The same paths in order; the order of code points is that of the bytes of UTF-8.
-    logs: dict[bool, LogState] = field(factory=lambda: {False: _new_log(), True: _new_log()})
-    # Whether it is the private one → log.
-    events: list[Event] = field(factory=list)
-    # Of both logs, ascending.
-
-
 @implementer(IAccountStore, ISessionStore, IEntryStore)
 @define(eq=False)
 class MemoryStore:
@@ -84,7 +66,7 @@ class MemoryStore:
     """Seconds that the blob of a replaced or deleted entry is kept."""
     locks: MemoryLocks = field(init=False)
     """What writes ask for their locks."""
-    _accounts: dict[str, _Files] = field(factory=dict, init=False)
+    _accounts: dict[str, Home] = field(factory=dict, init=False)
     # Pubky → account.
     _tokens: dict[str, SignupToken] = field(factory=dict, init=False)
     # Text → signup token.
@@ -94,12 +76,11 @@ class MemoryStore:
     # Id of a sign-in token → when it may be forgotten.
     _events: list[Event] = field(factory=list, init=False)
     # Of all accounts, ascending.
-    _blobs: set[str] = field(factory=set, init=False)
-    # Blobs that an entry or a grace refers to.
-    _graces: dict[str, int] = field(factory=dict, init=False)
-    # Blob → when its grace is over.
+    _blobs: Blobs = field(init=False)
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
 
+    logs: MemoryLogs = field(init=False)
+    """The logs of the accounts, for who follows them."""
     packets: MemoryPackets = field(init=False)
     """The packets of the accounts."""
     grants: MemoryGrants = field(init=False)
@@ -108,6 +89,14 @@ class MemoryStore:
     """Whether revocations are not heard; set by tests."""
     _hearers: list[Callable[[str | None], None]] = field(factory=list, init=False)
     # Who wants to know what is revoked.
+
+    @_blobs.default
+    def _make_blobs(self) -> Blobs:
+        return Blobs(self._now, self.grace)
+
+    @logs.default
+    def _make_logs(self) -> MemoryLogs:
+        return MemoryLogs(self._accounts)
 
     @packets.default
     def _make_packets(self) -> MemoryPackets:
@@ -138,24 +127,24 @@ class MemoryStore:
                 raise SignupTokenUsed
             quota = spent.quota
             self._tokens[token] = evolve(spent, used=account.created, used_by=account.pubky)
-        self._accounts[account.pubky] = _Files(Account(account.pubky, account.created, quota=quota))
+        self._accounts[account.pubky] = Home(Account(account.pubky, account.created, quota=quota))
         if session is not None:
             self._sessions[session.id] = session
 
     async def account(self, pubky: str) -> Account | None:
         """See `IAccountStore`."""
-        files = self._accounts.get(pubky)
-        return files.account if files else None
+        home = self._accounts.get(pubky)
+        return home.account if home else None
 
     async def set_disabled(self, pubky: str, disabled: bool) -> None:
         """See `IAccountStore`."""
-        files = self._files(pubky)
-        files.account = evolve(files.account, disabled=disabled)
+        home = self._home(pubky)
+        home.account = evolve(home.account, disabled=disabled)
 
     async def log_state(self, pubky: str, private: bool) -> LogState | None:
         """See `IAccountStore`."""
-        files = self._accounts.get(pubky)
-        return files.logs[private] if files else None
+        home = self._accounts.get(pubky)
+        return home.logs[private] if home else None
 
     async def accounts(self, after: int, limit: int) -> tuple[list[str], int | None]:
         """See `IAccountStore`."""
@@ -164,7 +153,7 @@ class MemoryStore:
 
     async def totals(self) -> Totals:
         """See `IAccountStore`."""
-        accounts = [files.account for files in self._accounts.values()]
+        accounts = [home.account for home in self._accounts.values()]
         return Totals(
             users=len(accounts),
             disabled=sum(account.disabled for account in accounts),
@@ -203,7 +192,7 @@ class MemoryStore:
 
     async def sign_in(self, session: Session) -> None:
         """See `ISessionStore`."""
-        self._files(session.pubky)
+        self._home(session.pubky)
         self._sessions[session.id] = session
 
     async def session(self, session_id: str) -> Session | None:
@@ -234,18 +223,20 @@ class MemoryStore:
 
     async def entry(self, pubky: str, path: str) -> Entry | None:
         """See `IEntryStore`."""
-        files = self._accounts.get(pubky)
+        files = self._files(pubky)
         return files.entries.get(path) if files else None
 
     async def check_put(
         self, pubky: str, path: str, length: int | None, default_limit: int | None, tokens: Sequence[str] | None = ()
     ) -> None:
         """See `IEntryStore`."""
-        files = self._writable(pubky)
+        home = self._home(pubky)
+        if home.account.disabled:
+            raise UserDisabled
         if length is not None:
-            _check_quota(files, path, length, default_limit)
+            _check_quota(home, path, length, default_limit)
         await self.locks.check(pubky, path, tokens)
-        _check_path(files, path)
+        _check_path(home, path)
 
     async def put(
         self,
@@ -260,53 +251,46 @@ class MemoryStore:
         """See `IEntryStore`."""
         path = entry.path
         await self.check_put(pubky, path, entry.length if announced else None, default_limit, tokens)
-        files = self._files(pubky)
-        old = files.entries.get(path)
+        home = self._home(pubky)
+        old = home.files.entries.get(path)
         if if_none_match and old is not None:
             raise PreconditionFailed
         _check_match(old, if_match)
-        _check_quota(files, path, entry.length, default_limit)
+        _check_quota(home, path, entry.length, default_limit)
 
-        if old is None:
-            insort(files.paths, path)
-        else:
-            self._retire(old)
-        if entry.blob is not None:
-            self._blobs.add(entry.blob)
-        files.account = evolve(files.account, used=files.account.used + _growth(files, path, entry.length))
-        event = self._append(files, Operation.PUT, path, old, entry)
-        files.entries[path] = evolve(entry, seq=event.seq)
+        self._blobs.use(entry)
+        home.account = evolve(home.account, used=home.account.used + _growth(home, path, entry.length))
+        event = self._append(home, Operation.PUT, path, old, entry)
+        home.files.keep(evolve(entry, seq=event.seq))
         return event
 
     async def check_delete(self, pubky: str, path: str, tokens: Sequence[str] | None = ()) -> None:
         """See `IEntryStore`."""
-        files = self._files(pubky)
+        home = self._home(pubky)
         await self.locks.check(pubky, path, tokens)
-        if path not in files.entries:
+        if path not in home.files.entries:
             raise NotFound
-        _check_allowed(files, path)
+        _check_allowed(home, path)
 
     async def delete(
         self, pubky: str, path: str, if_match: Sequence[str] | None = None, tokens: Sequence[str] | None = ()
     ) -> Event:
         """See `IEntryStore`."""
         await self.check_delete(pubky, path, tokens)
-        files = self._files(pubky)
-        old = files.entries[path]
+        home = self._home(pubky)
+        old = home.files.entries[path]
         _check_match(old, if_match)
 
-        del files.entries[path]
-        del files.paths[bisect_left(files.paths, path)]
-        self._retire(old)
-        files.account = evolve(files.account, used=max(0, files.account.used - old.length - ENTRY_OVERHEAD))
-        return self._append(files, Operation.DEL, path, old, None)
+        home.files.remove(path)
+        home.account = evolve(home.account, used=max(0, home.account.used - old.length - ENTRY_OVERHEAD))
+        return self._append(home, Operation.DEL, path, old, None)
 
     async def listing(
         self, pubky: str, directory: str, after: str, limit: int, reverse: bool, shallow: bool
     ) -> list[str]:
         """See `IEntryStore`."""
-        files = self._accounts.get(pubky)
-        paths = _below(files.paths, directory) if files else []
+        files = self._files(pubky)
+        paths = files.below(directory) if files else []
         if not paths:
             raise DirectoryNotFound
         if shallow:
@@ -327,7 +311,7 @@ class MemoryStore:
         self, pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool
     ) -> list[Event]:
         """See `IEntryStore`."""
-        files = self._accounts.get(pubky)
+        files = self._files(pubky)
         events = _beyond(files.events, after, reverse) if files else iter(())
         return _page((event for event in events if (private if is_private(event.path) else public)), limit)
 
@@ -348,60 +332,50 @@ class MemoryStore:
 
     async def known_blobs(self, blobs: Iterable[str]) -> set[str]:
         """See `IEntryStore`."""
-        return self._blobs.intersection(blobs)
+        return self._blobs.known(set(blobs))
 
     async def expired_blobs(self, now: int, limit: int) -> list[str]:
         """See `IEntryStore`."""
-        return [blob for blob, until in self._graces.items() if until <= now][:limit]
+        return self._blobs.expired(now)[:limit]
 
     async def forget_blobs(self, blobs: Iterable[str]) -> None:
         """See `IEntryStore`."""
         for blob in blobs:
-            if self._graces.pop(blob, None) is not None:
-                self._blobs.discard(blob)
+            self._blobs.forget(blob)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _now(self) -> int:
         return int(self.clock.seconds() * 1_000_000)
 
-    def _files(self, pubky: str) -> _Files:
-        if (files := self._accounts.get(pubky)) is None:
+    def _home(self, pubky: str) -> Home:
+        if (home := self._accounts.get(pubky)) is None:
             raise NotFound
-        return files
+        return home
 
-    def _writable(self, pubky: str) -> _Files:
-        files = self._files(pubky)
-        if files.account.disabled:
-            raise UserDisabled
-        return files
+    def _files(self, pubky: str) -> Files | None:
+        home = self._accounts.get(pubky)
+        return home.files if home else None
 
-    def _retire(self, old: Entry) -> None:
-        if old.blob is not None:
-            self._graces[old.blob] = self._now() + self.grace * 1_000_000
-
-    def _append(self, files: _Files, operation: Operation, path: str, old: Entry | None, new: Entry | None) -> Event:
-        """Add an event to the log of a path, and move the log's digest."""
-        log = files.logs[is_private(path)]
-        marks = [
-            mark(one.path, one.content_hash, one.length, one.modified, one.content_type)
-            for one in (old, new)
-            if one is not None
-        ]
+    def _append(self, home: Home, operation: Operation, path: str, old: Entry | None, new: Entry | None) -> Event:
+        """Add an event to the log of a path, move the log's digest, and begin the grace of an old blob."""
+        log = home.logs[is_private(path)]
+        if old is not None:
+            self._blobs.retire(old)
         event = Event(
             id=max(self._events[-1].id + 1 if self._events else 1, self._now()),
             operation=operation,
-            pubky=files.account.pubky,
+            pubky=home.account.pubky,
             path=path,
             seq=log.seq + 1,
-            digest=fold(log.digest, *marks),
+            digest=fold(log.digest, *(mark_of(one) for one in (old, new) if one is not None)),
             content_hash=new.content_hash if new else None,
             length=new.length if new else 0,
             content_type=new.content_type if new else "",
             modified=new.modified if new else 0,
         )
-        files.logs[is_private(path)] = evolve(log, seq=event.seq, event_id=event.id, digest=event.digest)
-        files.events.append(event)
+        home.logs[is_private(path)] = evolve(log, seq=event.seq, event_id=event.id, digest=event.digest)
+        home.files.events.append(event)
         self._events.append(event)
         for wake in self._wakes:
             self.clock.callLater(0, self._wake, wake)
@@ -412,28 +386,29 @@ class MemoryStore:
             wake()
 
 
-def _growth(files: _Files, path: str, length: int) -> int:
+def _growth(home: Home, path: str, length: int) -> int:
     """Bytes that the account uses more with a file of this length at the path."""
-    old = files.entries.get(path)
+    old = home.files.entries.get(path)
     return length - old.length if old else length + ENTRY_OVERHEAD
 
 
-def _check_quota(files: _Files, path: str, length: int, default_limit: int | None) -> None:
-    limit = files.account.quota.storage_limit(default_limit)
-    if limit is not None and files.account.used + _growth(files, path, length) > limit:
+def _check_quota(home: Home, path: str, length: int, default_limit: int | None) -> None:
+    limit = home.account.quota.storage_limit(default_limit)
+    if limit is not None and home.account.used + _growth(home, path, length) > limit:
         raise QuotaExceeded
 
 
-def _check_path(files: _Files, path: str) -> None:
-    _check_allowed(files, path)
-    if path in files.entries:
+def _check_path(home: Home, path: str) -> None:
+    _check_allowed(home, path)
+    entries = home.files.entries
+    if path in entries:
         return
-    if _below(files.paths, path + "/") or any(folder in files.entries for folder in ancestors(path)):
+    if home.files.below(path + "/") or any(folder in entries for folder in ancestors(path)):
         raise Collision
 
 
-def _check_allowed(files: _Files, path: str) -> None:
-    allowed = files.account.quota.allowed_write_paths
+def _check_allowed(home: Home, path: str) -> None:
+    allowed = home.account.quota.allowed_write_paths
     if allowed is not None and not any(covers(scope, path) for scope in allowed):
         raise WriteNotAllowed
 
@@ -443,11 +418,6 @@ def _check_match(old: Entry | None, if_match: Sequence[str] | None) -> None:
         return
     if old is None or not {"*", f'"{b64encode(old.content_hash).decode()}"'}.intersection(if_match):
         raise PreconditionFailed
-
-
-def _below(paths: list[str], directory: str) -> list[str]:
-    """Those of the ordered paths that begin with a directory; `0` is the character after the slash."""
-    return paths[bisect_left(paths, directory) : bisect_left(paths, directory[:-1] + "0")]
 
 
 def _child(path: str, directory: str) -> str:

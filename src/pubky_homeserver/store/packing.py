@@ -16,6 +16,7 @@ from binascii import Error as NotBase64
 from collections.abc import Sequence
 
 from pubky_homeserver.core.capabilities import format_capabilities, parse_capabilities
+from pubky_homeserver.core.copies import Reign
 from pubky_homeserver.core.digests import MARK_LENGTH
 from pubky_homeserver.core.quotas import UserQuota
 from pubky_homeserver.core.records import Entry, Event, Grant, KeptGrant, Operation, Session, SignupToken
@@ -98,6 +99,14 @@ REIGN = 16 + _REIGN_SEQ
 def pack_reign(log_id: bytes) -> bytes:
     """The first reign of a log."""
     return log_id + (1).to_bytes(_REIGN_SEQ, "big")
+
+
+def unpack_reigns(packed: bytes) -> tuple[Reign, ...]:
+    """Read the reigns of a log."""
+    return tuple(
+        Reign(packed[at : at + 16].hex(), int.from_bytes(packed[at + 16 : at + REIGN], "big"))
+        for at in range(0, len(packed), REIGN)
+    )
 
 
 def pack_stat(entry: Entry) -> bytes:

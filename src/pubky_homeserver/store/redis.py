@@ -33,6 +33,7 @@ from pubky_homeserver.store.connection import STEP, Commands, Connection, Reply,
 from pubky_homeserver.store.feeds import Feeds, account_page
 from pubky_homeserver.store.grants import RedisGrants
 from pubky_homeserver.store.locks import RedisLocks, pack_tokens
+from pubky_homeserver.store.logs import RedisLogs
 from pubky_homeserver.store.migrations import open_schema
 from pubky_homeserver.store.packets import RedisPackets
 from pubky_homeserver.store.packing import (
@@ -143,6 +144,11 @@ class RedisStore:
     def grants(self) -> RedisGrants:
         """Grants and their bearers."""
         return RedisGrants(lambda: self._redis, self.remembered)
+
+    @property
+    def logs(self) -> RedisLogs:
+        """The logs of the accounts, for who follows them."""
+        return RedisLogs(lambda: self._redis)
 
     @property
     def _redis(self) -> Commands:

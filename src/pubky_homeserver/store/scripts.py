@@ -13,14 +13,22 @@ from attrs import frozen
 
 from pubky_homeserver.core.locks import HELD_SECONDS
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
-from pubky_homeserver.store.packing import BLOB, DEL, PUT, STAT
+from pubky_homeserver.store.packing import BLOB, DEL, NEITHER, PUT, STAT
 
-_PARTS = {"account", "lock", "log"}
+_PARTS = {"account", "lock", "log", "packed"}
 """Files that are only used by others."""
 
 _USES = "-- uses: "
 
-_CONSTANTS = {"OVERHEAD": ENTRY_OVERHEAD, "HELD": HELD_SECONDS, "STAT": STAT, "BLOB": BLOB, "DEL": DEL, "PUT": PUT}
+_CONSTANTS = {
+    "OVERHEAD": ENTRY_OVERHEAD,
+    "HELD": HELD_SECONDS,
+    "STAT": STAT,
+    "BLOB": BLOB,
+    "NEITHER": NEITHER,
+    "DEL": DEL,
+    "PUT": PUT,
+}
 
 
 @frozen

@@ -22,20 +22,21 @@ local function account_at(key, log)
   }
 end
 
--- The entry of a path in the sorted set `entries`, or nil. Its `stem` is all of it before type and body: up to its
--- number in the log, and so no other entry's.
+-- What a member of a sorted set of entries says; its packed entry begins at `head_at`. Its `stem` is all of it before
+-- type and body: up to its number in the log, and so no other entry's.
+local function entry_of(member, head_at)
+  local head, mark, hash = struct.unpack('>Bc16c32', member, head_at)
+  local kind, size = math.floor(head / 64), math.floor(head / 8) % 8
+  local length = size > 0 and struct.unpack('>I' .. size, member, head_at + 1 + 16 + STAT) or 0
+  local blob = kind == BLOB and member:sub(-16)
+  local stem = member:sub(1, head_at + 16 + STAT + size + head % 8)
+  return {member = member, stem = stem, mark = mark, hash = hash, length = length, kind = kind, blob = blob}
+end
+
+-- The entry of a path in the sorted set `entries`, or nil.
 local function entry_at(entries, path)
   local member = redis.call('ZRANGE', entries, '[' .. path .. '\0', '(' .. path .. '\1', 'BYLEX', 'LIMIT', 0, 1)[1]
-  if not member then
-    return nil
-  end
-  local head_at = #path + 2
-  local head, mark, hash = struct.unpack('>Bc16c32', member, head_at)
-  local size = math.floor(head / 8) % 8
-  local length = size > 0 and struct.unpack('>I' .. size, member, head_at + 1 + 16 + STAT) or 0
-  local blob = math.floor(head / 64) == BLOB and member:sub(-16)
-  local stem = member:sub(1, head_at + 16 + STAT + size + head % 8)
-  return {member = member, stem = stem, mark = mark, hash = hash, length = length, blob = blob}
+  return member and entry_of(member, #path + 2) or nil
 end
 
 -- Whether `growth` more bytes are too many. `default` is the server's limit, empty for none.

@@ -1,0 +1,102 @@
+"""Files in memory: of an account or of a copy, in the order of their paths, with what happened to them."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+from secrets import token_hex
+
+from attrs import define, field
+
+from pubky_homeserver.core.copies import Reign
+from pubky_homeserver.core.digests import EMPTY, mark
+from pubky_homeserver.core.records import Account, Entry, Event, LogState
+
+
+@define
+class Files:
+    """The files of one person."""
+
+    entries: dict[str, Entry] = field(factory=dict)
+    # Path → entry.
+    paths: list[str] = field(factory=list)
+    # The same paths in order; the order of code points is that of the bytes of UTF-8.
+    events: list[Event] = field(factory=list)
+    # Of both logs, ascending.
+
+    def keep(self, entry: Entry) -> Entry | None:
+        """Let a path hold an entry; returns the one before."""
+        old = self.entries.get(entry.path)
+        if old is None:
+            insort(self.paths, entry.path)
+        self.entries[entry.path] = entry
+        return old
+
+    def remove(self, path: str) -> Entry:
+        """Let a path hold nothing; returns what it held."""
+        del self.paths[bisect_left(self.paths, path)]
+        return self.entries.pop(path)
+
+    def below(self, directory: str) -> list[str]:
+        """The paths that begin with a directory; `0` is the character after the slash."""
+        return self.paths[bisect_left(self.paths, directory) : bisect_left(self.paths, directory[:-1] + "0")]
+
+    def after(self, path: str) -> list[str]:
+        """The paths above one."""
+        return self.paths[bisect_right(self.paths, path) :]
+
+
+@define
+class Home:
+    """An account with all that is its own."""
+
+    account: Account
+    files: Files = field(factory=Files)
+    logs: dict[bool, LogState] = field(factory=lambda: {False: _new_log(), True: _new_log()})
+    # Whether it is the private one → log.
+
+    def reigns(self, private: bool) -> tuple[Reign, ...]:
+        """Of one log."""
+        return (Reign(self.logs[private].log_id, 1),)
+
+
+@define(eq=False)
+class Blobs:
+    """Which blobs are in use: an entry refers to them, or the grace of a replaced or deleted one runs."""
+
+    now: Callable[[], int]
+    grace: int
+    """Seconds."""
+    _known: set[str] = field(factory=set, init=False)
+    _graces: dict[str, int] = field(factory=dict, init=False)
+    # Blob → when its grace is over.
+
+    def use(self, entry: Entry) -> None:
+        """An entry refers to its blob, if it has one."""
+        if entry.blob is not None:
+            self._known.add(entry.blob)
+
+    def retire(self, entry: Entry) -> None:
+        """Begin the grace of the blob of an entry that is gone, if it has one."""
+        if entry.blob is not None:
+            self._graces[entry.blob] = self.now() + self.grace * 1_000_000
+
+    def known(self, blobs: set[str]) -> set[str]:
+        """Those of the blobs that are in use."""
+        return self._known & blobs
+
+    def expired(self, now: int) -> list[str]:
+        """Those whose grace is over."""
+        return [blob for blob, until in self._graces.items() if until <= now]
+
+    def forget(self, blob: str) -> None:
+        """Drop the memory of a blob in its grace."""
+        if self._graces.pop(blob, None) is not None:
+            self._known.discard(blob)
+
+
+def mark_of(entry: Entry) -> bytes:
+    """The mark of an entry in its log's digest."""
+    return mark(entry.path, entry.content_hash, entry.length, entry.modified, entry.content_type)
+
+
+def _new_log() -> LogState:
+    return LogState(log_id=token_hex(16), seq=0, event_id=0, digest=EMPTY, floor=0)

@@ -1,0 +1,178 @@
+"""The logs of the accounts, in Redis and in memory, as homeservers that follow them ask for them."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+from attrs import evolve, frozen
+from zope.interface import implementer
+
+from pubky_homeserver.core.copies import Listed, LoggedEvent, LogStanding, Position
+from pubky_homeserver.core.paths import is_private
+from pubky_homeserver.core.records import Entry, Event
+from pubky_homeserver.interfaces import ILogStore
+from pubky_homeserver.store import schema
+from pubky_homeserver.store.bounds import in_log
+from pubky_homeserver.store.connection import STEP, Commands
+from pubky_homeserver.store.files import Home
+from pubky_homeserver.store.packing import REIGN, unpack_entry, unpack_event, unpack_events, unpack_reigns
+
+MAX_PAGE = 1000
+"""Events of one page."""
+
+_by_id = attrgetter("id")
+
+
+@implementer(ILogStore)
+@frozen
+class RedisLogs:
+    """Logs as streams. `redis` is the live connection."""
+
+    redis: Callable[[], Commands]
+
+    async def standings(self, after: int, limit: int) -> tuple[list[tuple[str, LogStanding, LogStanding]], int | None]:
+        """See `ILogStore`."""
+        redis, end = self.redis(), after + min(limit, STEP)
+        found, newest = await redis.pipeline(
+            [("HMGET", schema.NUMBERS, *range(after + 1, end + 1)), ("HGET", schema.SHARD, "number")]
+        )
+        pubkys = [pubky.decode() for pubky in found if pubky is not None]
+        public, private = _standing_fields(False), _standing_fields(True)
+        accounts = await redis.pipeline([("HMGET", schema.account(pubky), *public, *private) for pubky in pubkys])
+        page = [
+            (pubky, _standing(facts[: len(public)]), _standing(facts[len(public) :]))
+            for pubky, facts in zip(pubkys, accounts, strict=True)
+            if facts[0] is not None
+        ]
+        return page, end if end < int(newest or 0) else None
+
+    async def standing(self, pubky: str, private: bool) -> LogStanding | None:
+        """See `ILogStore`."""
+        facts = await self.redis().call("HMGET", schema.account(pubky), *_standing_fields(private))
+        return None if facts[0] is None else _standing(facts)
+
+    async def event(self, pubky: str, private: bool, event_id: int) -> Event | None:
+        """See `ILogStore`."""
+        found = await self.redis().call("XRANGE", schema.log(private, pubky), event_id, event_id)
+        return unpack_events(pubky, found)[0] if found else None
+
+    async def event_numbered(self, pubky: str, private: bool, seq: int) -> Event | None:
+        """See `ILogStore`."""
+        found = await self.redis().run("numbered", (schema.log(private, pubky),), (seq,))
+        return None if found is None else unpack_event(int(found[0][:-2]), pubky, found[1][1])
+
+    async def logged(self, pubky: str, private: bool, after: int, limit: int) -> list[LoggedEvent]:
+        """See `ILogStore`."""
+        limit = min(limit, MAX_PAGE)
+        found: list[LoggedEvent] = []
+        while len(found) < limit:
+            step = min(limit - len(found), STEP)
+            page = await self._logged(pubky, private, found[-1].event.id if found else after, step)
+            found += page
+            if len(page) < step:
+                break
+        return found
+
+    async def _logged(self, pubky: str, private: bool, after: int, count: int) -> list[LoggedEvent]:
+        """Events first, then the entries of their paths; who was written since has another number."""
+        redis = self.redis()
+        log = await redis.call("XRANGE", schema.log(private, pubky), f"({after}-0", "+", "COUNT", count)
+        events = unpack_events(pubky, log)
+        latest = {event.path: event for event in events}
+        puts = [event for event in latest.values() if event.content_hash is not None]
+        members = await redis.pipeline(
+            [
+                ("ZRANGE", schema.entries(pubky), f"[{put.path}\0", f"({put.path}\1", "BYLEX", "LIMIT", 0, 1)
+                for put in puts
+            ]
+        )
+        entries = {entry.path: entry for found in members for entry in map(unpack_entry, found)}
+        return [_with_body(event, entries.get(event.path)) for event in events]
+
+    async def listed(self, pubky: str, private: bool, after: str, limit: int) -> Listed | None:
+        """See `ILogStore`."""
+        found = await self.redis().run(
+            "listed",
+            (schema.account(pubky), schema.entries(pubky)),
+            (*in_log(private, after), min(limit, STEP), *_standing_fields(private)),
+        )
+        if found is None:
+            return None
+        facts, members = found
+        return Listed(tuple(_bare(unpack_entry(member)) for member in members), _standing(facts))
+
+
+@implementer(ILogStore)
+@frozen
+class MemoryLogs:
+    """The logs of accounts in memory. `homes` has them by their keys, in the order of sign-up."""
+
+    homes: Mapping[str, Home]
+
+    async def standings(self, after: int, limit: int) -> tuple[list[tuple[str, LogStanding, LogStanding]], int | None]:
+        """See `ILogStore`."""
+        end = after + min(limit, STEP)
+        page = [
+            (pubky, _standing_of(home, False), _standing_of(home, True))
+            for pubky, home in list(self.homes.items())[after:end]
+        ]
+        return page, end if end < len(self.homes) else None
+
+    async def standing(self, pubky: str, private: bool) -> LogStanding | None:
+        """See `ILogStore`."""
+        home = self.homes.get(pubky)
+        return _standing_of(home, private) if home else None
+
+    async def event(self, pubky: str, private: bool, event_id: int) -> Event | None:
+        """See `ILogStore`."""
+        return next((event for event in self._events(pubky, private) if event.id == event_id), None)
+
+    async def event_numbered(self, pubky: str, private: bool, seq: int) -> Event | None:
+        """See `ILogStore`."""
+        return next((event for event in self._events(pubky, private) if event.seq == seq), None)
+
+    async def logged(self, pubky: str, private: bool, after: int, limit: int) -> list[LoggedEvent]:
+        """See `ILogStore`."""
+        events = self._events(pubky, private)
+        page = events[bisect_left(events, after + 1, key=_by_id) :][: min(limit, MAX_PAGE)]
+        return [_with_body(event, self.homes[pubky].files.entries.get(event.path)) for event in page]
+
+    async def listed(self, pubky: str, private: bool, after: str, limit: int) -> Listed | None:
+        """See `ILogStore`."""
+        home = self.homes.get(pubky)
+        if home is None:
+            return None
+        entries = home.files.entries
+        paths = [path for path in home.files.after(after) if is_private(path) == private]
+        return Listed(tuple(_bare(entries[path]) for path in paths[: min(limit, STEP)]), _standing_of(home, private))
+
+    def _events(self, pubky: str, private: bool) -> list[Event]:
+        home = self.homes.get(pubky)
+        return [event for event in home.files.events if is_private(event.path) == private] if home else []
+
+
+def _standing_of(home: Home, private: bool) -> LogStanding:
+    log = home.logs[private]
+    position = Position(log.log_id, log.seq, log.event_id, log.digest)
+    return LogStanding(position, home.reigns(private), log.floor, home.account.used)
+
+
+def _standing_fields(private: bool) -> tuple[str, ...]:
+    name = schema.log_name(private)
+    return (*(f"{name}.{field}" for field in ("reigns", "seq", "event", "digest", "floor")), "used")
+
+
+def _standing(facts: Sequence[Any]) -> LogStanding:
+    reigns, seq, event, digest, floor, used = facts
+    position = Position(reigns[-REIGN:][:16].hex(), int(seq), int(event), digest)
+    return LogStanding(position, unpack_reigns(reigns), int(floor), int(used))
+
+
+def _with_body(event: Event, entry: Entry | None) -> LoggedEvent:
+    """An event, with the body if that is small and the path still has it."""
+    return LoggedEvent(event, entry.body if entry is not None and entry.seq == event.seq else None)
+
+
+def _bare(entry: Entry) -> Entry:
+    return evolve(entry, body=None, blob=None)

@@ -1,0 +1,15 @@
+-- Packed records (`packing.py`), read.
+
+-- Where the body of an entry begins in its member: after the stem and the type.
+local function body_at(entry)
+  local at = #entry.stem + 1
+  local number = entry.member:byte(at)
+  return number > 0 and at + 1 or at + 2 + entry.member:byte(at + 1)
+end
+
+-- The number of a packed event in its log.
+local function seq_of(event)
+  local head = event:byte(1)
+  local at = 1 + 16 + (head >= PUT * 64 and STAT + math.floor(head / 8) % 8 or 0)
+  return (struct.unpack('>I' .. head % 8, event, at + 1))
+end
