@@ -18,7 +18,6 @@ from pubky_homeserver.peers.signatures import sign
 from pubky_homeserver.peers.web import PeerSite
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
-from tests.peers.standin import Logs
 from tests.web.client import Answer, ask
 from tests.web.served import HOMESERVER, Served, User, served
 
@@ -82,7 +81,7 @@ MakeLogs = Callable[[MemoryStore, str], Any]
 
 
 @asynccontextmanager
-async def peering(logs: MakeLogs = lambda store, _pubky: Logs(store), **storage: Any) -> AsyncIterator[Peering]:
+async def peering(logs: MakeLogs = lambda store, _pubky: store.logs, **storage: Any) -> AsyncIterator[Peering]:
     """A homeserver that offers all, and nothing private, to one peer."""
     settings = {FOLLOWER.public_key.z32: Peer("bob", FOLLOWER.public_key.z32, offer=ALL)}
     epochs, sites = ["e1"], []
