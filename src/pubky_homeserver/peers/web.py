@@ -255,6 +255,8 @@ class PeerSite:
             asked.data("digest", messages.DIGEST),
         )
         standing = await self._standing(asked)
+        if position == standing.position:
+            return _json(request, messages.pack_events(standing.reigns, ()))
         verdict = await self._judge(asked, standing, position)
         events = [] if verdict is not None else await self._after(asked, position)
         if events and events[0].event.seq != position.seq + 1:
