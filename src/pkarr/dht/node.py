@@ -177,7 +177,7 @@ class Dht(Service):
     async def resolve(self, key: PublicKey, policy: Policy = Policy.CACHE_FIRST) -> SignedPacket | None:
         """Find the newest packet of a key.
 
-        NETWORK_ONLY asks all of the nearest nodes; CACHE_FIRST is content when three have the same and nobody asked
+        NETWORK_ONLY asks all of the nearest nodes; CACHE_FIRST is content when two have the same and nobody asked
         so far a newer one; CACHE_ONLY looks at what we keep for others ourselves.
         """
         return _packet(key, await self.get(key.raw, policy=policy))

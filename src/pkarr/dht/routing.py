@@ -1,7 +1,9 @@
 """Whom a node knows: many nodes near itself, few far away (BEP 5), so that each step of a search halves the way.
 
 Ids and targets are numbers of 160 bits, and their distance is their XOR. A bucket holds the nodes that share exactly
-so many leading bits with us; half of the network falls into the first, a quarter into the second, and so on.
+so many leading bits with us; half of the network falls into the first, a quarter into the second, and so on. So half
+of all searches begin in the first, and the more nodes we know there, the nearer they begin: the farthest three buckets
+are larger than the others, as in libtorrent.
 
 Only nodes that answered us are known, because anybody can claim to be anywhere; and of one owner of addresses only
 one, because whoever has many addresses is rarer than who makes up many ids. A node that is silent again and again is
@@ -20,7 +22,8 @@ from attrs import define, evolve, field
 
 from pkarr.dht.contacts import ID_LENGTH, Address, Contact, family, is_public, owner, packed_host
 
-K = 20  # nodes in a bucket, and nodes that keep an item: as the official programs (BEP 5 says 8)
+K = 20  # nodes in most buckets, and nodes that keep an item: as the official programs (BEP 5 says 8)
+FARTHEST = 8 * K  # nodes in the first bucket; the second has half of it, until K is left: three bits saved on the way
 SPARES = 8  # further nodes of a bucket, remembered for when one of it falls silent
 MAX_FAILURES = 3  # unanswered queries in a row: two can be bad luck
 
@@ -38,6 +41,11 @@ def distance(left: bytes, right: bytes) -> int:
 def shared_bits(left: bytes, right: bytes) -> int:
     """How many leading bits two ids share."""
     return _BITS - distance(left, right).bit_length()
+
+
+def room_in(index: int) -> int:
+    """How many nodes are known of those that share exactly so many leading bits with us."""
+    return max(K, FARTHEST >> index)
 
 
 def id_near(base: bytes, shared: int, noise: bytes) -> bytes:
@@ -95,22 +103,34 @@ class _Known:
     contact: Contact
     seen: float
     failures: int = 0
+    is_bound: bool = field(init=False)
+    # Whether the id is one that goes with the address.
+
+    @is_bound.default
+    def _compute_is_bound(self) -> bool:
+        return is_secure(self.contact)
 
 
 @define(eq=False)
 class _Bucket:
-    """Nodes of one distance. `spares` are those that found no room, the latest last."""
+    """At most `room` nodes of one distance. `spares` are those that found no room, the latest last."""
 
+    room: int
     nodes: dict[bytes, _Known] = field(factory=dict)
     # Maps ids to nodes.
     spares: dict[bytes, _Known] = field(factory=dict)
     touched: float = 0.0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether somebody must go before somebody comes."""
+        return len(self.nodes) >= self.room
+
     def victim(self, newcomer: Contact) -> _Known | None:
         """Who goes for a newcomer: one whose id is not bound to its address, if the newcomer's is."""
         if not is_secure(newcomer):
             return None
-        return next((known for known in self.nodes.values() if not is_secure(known.contact)), None)
+        return next((known for known in self.nodes.values() if not known.is_bound), None)
 
 
 @define(eq=False)
@@ -159,7 +179,7 @@ class RoutingTable:
         self._welcome(bucket, _Known(contact, now))
 
     def _welcome(self, bucket: _Bucket, newcomer: _Known) -> None:
-        if len(bucket.nodes) >= K:
+        if bucket.is_full:
             victim = bucket.victim(newcomer.contact)
             if victim is None:
                 bucket.spares.pop(newcomer.contact.id, None)
@@ -188,7 +208,7 @@ class RoutingTable:
         if not self.several_per_owner and owner(contact.address[0]) in self._owners:
             return False
         bucket = self._bucket(contact.id)
-        return contact.id not in bucket.nodes and (len(bucket.nodes) < K or bucket.victim(contact) is not None)
+        return contact.id not in bucket.nodes and (not bucket.is_full or bucket.victim(contact) is not None)
 
     def closest(self, target: bytes, count: int = K) -> list[Contact]:
         """The nodes nearest to a target, nearest first, without those that left the last query unanswered twice.
@@ -228,13 +248,17 @@ class RoutingTable:
         return [known for bucket in self._buckets.values() for known in bucket.nodes.values()]
 
     def _bucket(self, id: bytes) -> _Bucket:
-        return self._buckets.setdefault(shared_bits(self.own, id), _Bucket())
+        index = shared_bits(self.own, id)
+        bucket = self._buckets.get(index)
+        if bucket is None:
+            bucket = self._buckets[index] = _Bucket(room_in(index))
+        return bucket
 
     def _remove(self, id: bytes) -> None:
         """Forget a node. A spare takes its place."""
         bucket = self._bucket(id)
         self._take_out(bucket, bucket.nodes[id])
-        while bucket.spares and len(bucket.nodes) < K:
+        while bucket.spares and not bucket.is_full:
             spare = bucket.spares.popitem()[1]
             if self.has_room_for(spare.contact):
                 self._put_in(bucket, spare)

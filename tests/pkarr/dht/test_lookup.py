@@ -168,10 +168,14 @@ def test_one_owner_counts_once() -> None:
     assert strict.is_done
 
 
-def test_only_nodes_with_tokens_take_a_put() -> None:
-    """For a put, who gives no token is passed over, and others are found instead."""
-    network = Simulation(random.Random(2))
-    network.grow(200)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_only_nodes_with_tokens_take_a_put(seed: int) -> None:
+    """For a put, who gives no token is passed over, and others are found instead.
+
+    The network is so large that not everybody knows, and names, the very same twenty.
+    """
+    network = Simulation(random.Random(seed))
+    network.grow(400)
     for node in network.nodes[::2]:
         node.has_tokens = False
     lookup = network.start(TARGET, for_put=True)

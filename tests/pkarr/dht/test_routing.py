@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pkarr.dht.contacts import Contact
 from pkarr.dht.routing import (
+    FARTHEST,
     MAX_FAILURES,
     SPARES,
     K,
@@ -15,6 +16,7 @@ from pkarr.dht.routing import (
     distance,
     id_near,
     is_secure,
+    room_in,
     secure_id,
     shared_bits,
 )
@@ -42,11 +44,11 @@ def node(number: int, shared: int = 0, host: str | None = None) -> Contact:
 
 
 def secure_node(number: int) -> Contact:
-    """One whose id is bound to its address and shares no bit with us: the first bit is set."""
+    """One whose id is bound to its address and shares three bits with us. `number` is below 64."""
     for host in (f"{first}.2.{number}.3" for first in range(11, 100)):
         for last in range(8):
             id = secure_id(host, bytes(19) + bytes([last]))
-            if shared_bits(OWN, id) == 0:
+            if shared_bits(OWN, id) == 3:
                 return Contact(id, (host, 6881))
     raise AssertionError
 
@@ -122,30 +124,42 @@ def test_one_node_of_one_owner() -> None:
     assert loose.has_room_for(Contact(node(7).id, ("9.9.9.9", 7)))
 
 
-def test_full_buckets_keep_the_old() -> None:
-    """A node that has answered for long stays; newcomers are spares, and the latest replaces one that falls silent."""
+def test_more_are_known_of_the_far_half() -> None:
+    """Where most searches begin there is more room."""
     table = RoutingTable(OWN)
-    for number in range(K + SPARES + 5):
-        table.replied(node(number), float(number))
-    assert list(table) == [node(number) for number in range(K)]
+    for shared in range(6):
+        for number in range(200):
+            table.replied(node(200 * shared + number, shared), 0.0)
+    rooms = [sum(shared_bits(OWN, contact.id) == shared for contact in table) for shared in range(6)]
+    assert rooms == [160, 80, 40, 20, 20, 20]
+    assert [room_in(index) for index in (0, 1, 2, 3, 159)] == [FARTHEST, FARTHEST // 2, FARTHEST // 4, K, K]
+
+
+@pytest.mark.parametrize("shared", [0, 1, 7])
+def test_full_buckets_keep_the_old(shared: int) -> None:
+    """A node that has answered for long stays; newcomers are spares, and the latest replaces one that falls silent."""
+    table, room = RoutingTable(OWN), room_in(shared)
+    for number in range(room + SPARES + 5):
+        table.replied(node(number, shared), float(number))
+    assert list(table) == [node(number, shared) for number in range(room)]
     for failure in range(MAX_FAILURES):
-        table.failed(node(3), 10.0 + failure)
-    assert node(3) not in set(table)
-    assert node(K + SPARES + 4) in set(table)
-    assert len(table) == K
+        table.failed(node(3, shared), 10.0 + failure)
+    assert node(3, shared) not in set(table)
+    assert node(room + SPARES + 4, shared) in set(table)
+    assert len(table) == room
 
 
 def test_secure_nodes_are_preferred() -> None:
     """In a full bucket a node whose id is bound to its address replaces one that could be anybody."""
     table = RoutingTable(OWN)
     for number in range(K):
-        table.replied(node(number), 0.0)
+        table.replied(node(number, 3), 0.0)
     for number in range(K):
         assert table.has_room_for(secure_node(number))
         table.replied(secure_node(number), 1.0)
     assert set(table) == {secure_node(number) for number in range(K)}
     assert not table.has_room_for(secure_node(K))
-    assert not table.has_room_for(node(K))
+    assert not table.has_room_for(node(K, 3))
 
 
 def test_silent_nodes_are_forgotten() -> None:
@@ -239,4 +253,4 @@ def test_bookkeeping(steps: list[tuple[int, int, int]]) -> None:
         hosts = [known.address[0] for known in table]
         assert len(set(hosts)) == len(hosts) == len(table)
         assert all(table.has_room_for(known) is False for known in table)
-        assert len([known for known in table if shared_bits(OWN, known.id) == shared]) <= K
+        assert len([known for known in table if shared_bits(OWN, known.id) == shared]) <= room_in(shared)
