@@ -31,9 +31,9 @@ class IAccountStore(Interface):
     async def sign_up(account: Account, session: Session | None, token: str | None, token_required: bool) -> None:
         """Make an account, spend the token, keep the first session: one atomic step.
 
-        Raises, in this order: `UserExists`; and if a token is required `SignupTokenRequired` (none given),
-        `SignupTokenUnknown`, `SignupTokenUsed`. A token that is not required is left alone. The quota of a spent token
-        becomes the account's.
+        Raises, in this order: `UserExists` (also for a copy); and if a token is required `SignupTokenRequired` (none
+        given), `SignupTokenUnknown`, `SignupTokenUsed`. A token that is not required is left alone. The quota of a
+        spent token becomes the account's.
         """
 
     async def account(pubky: str) -> Account | None:
@@ -252,8 +252,11 @@ class ILogStore(Interface):
 class ICopyStore(Interface):
     """Copies of accounts of other homeservers. Their files and events lie where those of an account do.
 
-    A copy is no account: none of the other ports knows it, and its events are in no feed of all accounts. Only `entry`
-    and `listing` of `IEntryStore` read its files.
+    A copy is no account: none of the other ports knows it, and its events are in no feed of all accounts. Only `entry`,
+    `listing` and `account_events` of `IEntryStore` read what it has, and the sweep of blobs spares it.
+
+    What adds files or bodies raises `StorageFull` where a write of a user would. Files of another log than the one that
+    is named, and pages out of order, are a mistake of the caller's: `ValueError`.
     """
 
     async def begin(pubky: str, primary: str, now: int) -> None:
@@ -268,7 +271,9 @@ class ICopyStore(Interface):
     async def begin_list(pubky: str, private: bool, start: LogStanding) -> None:
         """Begin to read the list of files: of a log that has no position yet, or that differs from its primary's.
 
-        Entries that are here stay; the list is not whole until `end_list`. Raises `NotFound`.
+        The log has the position and the reigns of `start` then, and is complete after it: the events before are
+        forgotten, for nobody knows which of them the primary has too. Entries that are here stay; the list is not whole
+        until `end_list`. Raises `NotFound`.
         """
 
     async def keep_listed(pubky: str, private: bool, entries: Sequence[Entry], upto: str) -> None:
@@ -277,34 +282,48 @@ class ICopyStore(Interface):
         An entry that differs is replaced, and is without body unless its hash is that of the one before; entries of
         ours between these paths that are not in the page go. `upto` is the path of the last one, or at the end of the
         list a text that no path is above. Bytes, digest and missing bodies move along, and `listed` becomes `upto`, in
-        one step (at most 500 entries). Raises `NotFound`.
+        one step for each 500 entries, of the page or of ours. What is not above `listed` is skipped, and nothing
+        happens if no list is being read. Raises `NotFound`.
         """
 
     async def end_list(pubky: str, private: bool, standing: LogStanding) -> bool:
-        """Be at `standing`, where the list was read to its end, if our digest is the one there; else False.
+        """Be whole at `standing`, where the list was read to its end or later, with the reigns there.
 
-        The log then has this position and these reigns and is whole.
+        False, and nothing happens, unless the last applied event is the one there, and our digest the one there. Raises
+        `NotFound`.
         """
 
     async def apply(pubky: str, private: bool, event: Event, entry: Entry | None) -> bool:
-        """Apply the next event of the log and move to it: one atomic step; `entry` belongs to a PUT.
+        """Apply the next event of the log and move to it: one atomic step; `entry` brings the body of a PUT.
 
-        False, and nothing happens, unless the event's number is the next one: so replays do no harm. The digest after
-        it must be the event's: else `DigestMismatch`, and nothing happens. An entry without body is counted as missing.
-        The blob of an entry that it replaces or removes gets its grace. Raises `NotFound`.
+        False, and nothing happens, unless the event's number is the next one and its id above the last one's: so
+        replays do no harm. The digest after it must be the event's: else `DigestMismatch`, and nothing happens. The
+        entry of a PUT without body keeps the one of the entry before if the hash is the same, else it is counted as
+        missing. The blob of an entry that it replaces or removes gets its grace. Raises `NotFound`.
+
+        While the list is read the event is noted and the position moves, whatever the digest; but the path is left
+        alone if it is above `listed`, for the list comes to it yet, or if its entry has a larger number, for the page
+        that it was in was read after the event. A blob that is brought to a path that is left alone stays an orphan for
+        the sweep.
         """
 
     async def confirm(pubky: str, private: bool, position: Position, now: int) -> bool:
-        """Note that the primary stands where we do. False if we stand elsewhere by now."""
+        """Note that the primary stands where we do. False if we stand elsewhere by now, or the list is not whole."""
 
     async def missing(pubky: str, after: str, limit: int) -> list[Entry]:
         """Up to `limit` (at most 500) entries without body with a path above `after`, ascending."""
 
     async def fill(pubky: str, entry: Entry) -> bool:
-        """Give an entry its body, small or as a blob. False if the path holds something else by now."""
+        """Give an entry its body, small or as a blob. Whether it has that one then, also from an earlier call.
+
+        False if the path holds something else by now, or has a body from elsewhere.
+        """
 
     async def forget(pubky: str, limit: int) -> bool:
-        """Remove up to `limit` (at most 500) entries of a copy, at last the copy. Whether it is gone."""
+        """Remove up to `limit` (at most 500) entries of a copy, at last the copy. Whether it is gone.
+
+        What is left of a copy in between has no positions, as before its first list.
+        """
 
 
 class IPeer(Interface):

@@ -1,6 +1,5 @@
 """What every store tells homeservers that follow its accounts: where a log stands, its events, its files."""
 
-import pytest
 import pytest_twisted
 from attrs import evolve
 from zope.interface.verify import verifyObject
@@ -9,8 +8,6 @@ from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Reign
 from pubky_homeserver.core.digests import EMPTY
 from pubky_homeserver.core.records import Entry, Event
 from pubky_homeserver.interfaces import ILogStore
-from pubky_homeserver.store import schema
-from pubky_homeserver.store.redis import RedisStore
 from tests.contract.store import ALICE, BOB, Store, entry, put, put_all, sign_up
 
 NOBODY = "c" * 52
@@ -115,27 +112,6 @@ async def test_an_event_by_its_id_and_by_its_number(store: Store) -> None:
             assert await store.logs.event_numbered(ALICE, private, seq) is None
         for event_id in (0, events[0].id - 1, events[-1].id + 1, 2**53 - 1):
             assert await store.logs.event(ALICE, private, event_id) is None
-
-
-@pytest_twisted.ensureDeferred
-async def test_numbers_in_a_log_with_gaps(store: Store) -> None:
-    """After compaction the numbers that are left are found, and no others; also where ids lie years apart."""
-    if not isinstance(store, RedisStore):
-        pytest.skip("the store in memory compacts nothing")
-    await sign_up(store, ALICE)
-    redis, log = store._redis, schema.log(False, ALICE)
-    events = []
-    for number in range(300):
-        events.append(await put(store, ALICE, f"/pub/{number % 50}"))
-        if number % 100 == 50:
-            await redis.call("HSET", schema.SHARD, "event", events[-1].id + number * 10**11)
-    kept = [event for event in events if event.seq % 7 in (0, 3) or event.seq > 290]
-    for event in set(events) - set(kept):
-        await redis.call("XDEL", log, f"{event.id}-0")
-    found = [await store.logs.event_numbered(ALICE, False, seq) for seq in range(302)]
-    assert [one for one in found if one is not None] == kept
-    for event in kept:
-        assert found[event.seq] == event
 
 
 @pytest_twisted.ensureDeferred

@@ -49,6 +49,7 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
     await store.locks.lock(ALICE, "/pub/a", Lock("token", 60))
     await store.grants.exchange(kept(), bearer(1), NOW, 60)
     await store.packets.keep_packet(ALICE, bytes(72))
+    await store.copies.begin(BOB, ALICE, NOW)
     page = dict(re.findall(r"^`(.*?)`\s+(\w+) ", schema.__doc__ or "", re.MULTILINE))
     names = {re.sub(r"\\?<\w+\\?>", ".+", re.escape(name)): kind for name, kind in page.items()}
     keys = [key.decode() for key in server.ask("KEYS", "*")]

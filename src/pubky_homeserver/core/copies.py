@@ -58,10 +58,10 @@ class CopiedLog:
     """How far a copy of one log is."""
 
     position: Position | None = None
-    """The last event that was applied; None while the list of files is read for the first time."""
+    """The last event that was applied; while the list is read, from `start` on. None before its first list."""
     reigns: tuple[Reign, ...] = ()
     start: Position | None = None
-    """Where the primary stood when the list was begun: events after that are replayed onto it."""
+    """Where the primary stood when the list was begun: events after that are replayed onto it. None if none is read."""
     listed: str = ""
     """The last path of the list that was kept."""
     is_whole: bool = False

@@ -40,6 +40,12 @@ def in_log(private: bool, after: str) -> tuple[str, str]:
     return f"[{max(PUBLIC, after + chr(1))}", "+"
 
 
+def page_of_log(private: bool, upto: str) -> tuple[str, str]:
+    """Where a log begins, and the bound behind a path in it, or behind all of it if the path lies beyond."""
+    stop = upto + "\1"
+    return (PRIVATE, f"({min(stop, _end(PRIVATE))}") if private else (PUBLIC, f"({stop}")
+
+
 def _end(directory: str) -> str:
     """The smallest text above all that begin with a directory."""
     return directory[:-1] + "0"

@@ -1,13 +1,15 @@
 """Files in memory: of an account or of a copy, in the order of their paths, with what happened to them."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from secrets import token_hex
 
 from attrs import define, field
 
 from pubky_homeserver.core.copies import Reign
 from pubky_homeserver.core.digests import EMPTY, mark
+from pubky_homeserver.core.paths import PUBLIC, is_private
 from pubky_homeserver.core.records import Account, Entry, Event, LogState
 
 
@@ -96,6 +98,35 @@ class Blobs:
 def mark_of(entry: Entry) -> bytes:
     """The mark of an entry in its log's digest."""
     return mark(entry.path, entry.content_hash, entry.length, entry.modified, entry.content_type)
+
+
+def written(event: Event, entry: Entry | None) -> Entry:
+    """The entry that a PUT leaves, with the body that `entry` brings, if it brings one."""
+    assert event.content_hash is not None
+    return Entry(
+        event.path,
+        event.content_hash,
+        event.length,
+        event.content_type,
+        event.modified,
+        entry.body if entry else None,
+        entry.blob if entry else None,
+        event.seq,
+    )
+
+
+def check_log(path: str, private: bool) -> None:
+    """Raise `ValueError` unless a path belongs to a log."""
+    if is_private(path) is not private or (path < PUBLIC and not private):
+        raise ValueError("a path of another log")
+
+
+def check_page(entries: Sequence[Entry], private: bool) -> None:
+    """Raise `ValueError` unless these are files of a log, in the order of their paths."""
+    for entry in entries:
+        check_log(entry.path, private)
+    if not all(one.path < other.path for one, other in pairwise(entries)):
+        raise ValueError("paths out of order")
 
 
 def _new_log() -> LogState:

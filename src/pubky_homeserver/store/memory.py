@@ -40,6 +40,7 @@ from pubky_homeserver.core.records import (
     Totals,
 )
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
+from pubky_homeserver.store.copied import MemoryCopies
 from pubky_homeserver.store.files import Blobs, Files, Home, mark_of
 from pubky_homeserver.store.grants import MemoryGrants
 from pubky_homeserver.store.locks import MemoryLocks
@@ -81,6 +82,8 @@ class MemoryStore:
 
     logs: MemoryLogs = field(init=False)
     """The logs of the accounts, for who follows them."""
+    copies: MemoryCopies = field(init=False)
+    """Copies of accounts that live elsewhere."""
     packets: MemoryPackets = field(init=False)
     """The packets of the accounts."""
     grants: MemoryGrants = field(init=False)
@@ -98,6 +101,10 @@ class MemoryStore:
     def _make_logs(self) -> MemoryLogs:
         return MemoryLogs(self._accounts)
 
+    @copies.default
+    def _make_copies(self) -> MemoryCopies:
+        return MemoryCopies(self._accounts, self._blobs)
+
     @packets.default
     def _make_packets(self) -> MemoryPackets:
         return MemoryPackets(lambda pubky: pubky in self._accounts)
@@ -114,7 +121,7 @@ class MemoryStore:
 
     async def sign_up(self, account: Account, session: Session | None, token: str | None, token_required: bool) -> None:
         """See `IAccountStore`."""
-        if account.pubky in self._accounts:
+        if account.pubky in self._accounts or self.copies.files(account.pubky) is not None:
             raise UserExists
         quota = account.quota
         if token_required:
@@ -355,7 +362,7 @@ class MemoryStore:
 
     def _files(self, pubky: str) -> Files | None:
         home = self._accounts.get(pubky)
-        return home.files if home else None
+        return home.files if home else self.copies.files(pubky)
 
     def _append(self, home: Home, operation: Operation, path: str, old: Entry | None, new: Entry | None) -> Event:
         """Add an event to the log of a path, move the log's digest, and begin the grace of an old blob."""

@@ -16,7 +16,7 @@ from binascii import Error as NotBase64
 from collections.abc import Sequence
 
 from pubky_homeserver.core.capabilities import format_capabilities, parse_capabilities
-from pubky_homeserver.core.copies import Reign
+from pubky_homeserver.core.copies import Position, Reign
 from pubky_homeserver.core.digests import MARK_LENGTH
 from pubky_homeserver.core.quotas import UserQuota
 from pubky_homeserver.core.records import Entry, Event, Grant, KeptGrant, Operation, Session, SignupToken
@@ -91,6 +91,7 @@ DEL, PUT = 0, 1
 
 _DEL, _PUT = Operation.DEL, Operation.PUT  # looking up a member of an enumeration takes longer than building a string
 
+_NUMBER = 7  # bytes of an event id or a number below 2^53
 _REIGN_SEQ = 5
 REIGN = 16 + _REIGN_SEQ
 """Bytes of a reign: log id and first number."""
@@ -106,6 +107,28 @@ def unpack_reigns(packed: bytes) -> tuple[Reign, ...]:
     return tuple(
         Reign(packed[at : at + 16].hex(), int.from_bytes(packed[at + 16 : at + REIGN], "big"))
         for at in range(0, len(packed), REIGN)
+    )
+
+
+def pack_reigns(reigns: Sequence[Reign]) -> bytes:
+    """The reigns of a log."""
+    return b"".join(bytes.fromhex(reign.log_id) + reign.first.to_bytes(_REIGN_SEQ, "big") for reign in reigns)
+
+
+def pack_position(position: Position) -> bytes:
+    """A position: number and event id with 7 bytes each, digest, log id."""
+    numbers = (number.to_bytes(_NUMBER, "big") for number in (position.seq, position.event_id))
+    return b"".join((*numbers, position.digest, bytes.fromhex(position.log_id)))
+
+
+def unpack_position(packed: bytes) -> Position:
+    """Read a position."""
+    digest_at, id_at = 2 * _NUMBER, 2 * _NUMBER + MARK_LENGTH
+    return Position(
+        packed[id_at:].hex(),
+        int.from_bytes(packed[:_NUMBER], "big"),
+        int.from_bytes(packed[_NUMBER:digest_at], "big"),
+        packed[digest_at:id_at],
     )
 
 

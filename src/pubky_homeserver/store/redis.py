@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from secrets import token_bytes
-from typing import Any, NoReturn
+from typing import Any
 
 from attrs import define, field
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pubky_homeserver.core import errors
 from pubky_homeserver.core.digests import EMPTY, mark
 from pubky_homeserver.core.errors import StorageFull
 from pubky_homeserver.core.paths import is_private
@@ -29,7 +28,8 @@ from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStor
 from pubky_homeserver.store import references, schema
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.bounds import beyond, whole
-from pubky_homeserver.store.connection import STEP, Commands, Connection, Reply, Subscription
+from pubky_homeserver.store.connection import STEP, Commands, Connection, Subscription
+from pubky_homeserver.store.copies import RedisCopies
 from pubky_homeserver.store.feeds import Feeds, account_page
 from pubky_homeserver.store.grants import RedisGrants
 from pubky_homeserver.store.locks import RedisLocks, pack_tokens
@@ -50,6 +50,7 @@ from pubky_homeserver.store.packing import (
     unpack_session,
     unpack_token,
 )
+from pubky_homeserver.store.refusals import checked
 from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.store.scripts import load_scripts
 from pubky_homeserver.store.signup_tokens import token_page
@@ -141,14 +142,19 @@ class RedisStore:
         return RedisPackets(lambda: self._redis)
 
     @property
-    def grants(self) -> RedisGrants:
-        """Grants and their bearers."""
-        return RedisGrants(lambda: self._redis, self.remembered)
-
-    @property
     def logs(self) -> RedisLogs:
         """The logs of the accounts, for who follows them."""
         return RedisLogs(lambda: self._redis)
+
+    @property
+    def copies(self) -> RedisCopies:
+        """Copies of accounts that live elsewhere."""
+        return RedisCopies(lambda: self._redis, self.remembered, self._room.has_room, self.grace)
+
+    @property
+    def grants(self) -> RedisGrants:
+        """Grants and their bearers."""
+        return RedisGrants(lambda: self._redis, self.remembered)
 
     @property
     def _redis(self) -> Commands:
@@ -174,6 +180,7 @@ class RedisStore:
                 schema.TOKENS_USED,
                 schema.session(session.id if session else ""),
                 schema.sessions(account.pubky),
+                schema.copy(account.pubky),
             ),
             (
                 account.pubky,
@@ -188,7 +195,7 @@ class RedisStore:
                 *("=" + quota[name] if name in quota else "" for name in ("quota", "limit", "paths")),
             ),
         )
-        _check(refusal)
+        checked(refusal)
 
     async def account(self, pubky: str) -> Account | None:
         """See `IAccountStore`."""
@@ -201,7 +208,7 @@ class RedisStore:
 
     async def set_disabled(self, pubky: str, disabled: bool) -> None:
         """See `IAccountStore`."""
-        _check(await self._redis.run("set_disabled", (schema.account(pubky), schema.SHARD), (int(disabled),)))
+        checked(await self._redis.run("set_disabled", (schema.account(pubky), schema.SHARD), (int(disabled),)))
 
     async def log_state(self, pubky: str, private: bool) -> LogState | None:
         """See `IAccountStore`."""
@@ -261,7 +268,7 @@ class RedisStore:
     async def sign_in(self, session: Session) -> None:
         """See `ISessionStore`."""
         keys = (schema.account(session.pubky), schema.session(session.id), schema.sessions(session.pubky))
-        _check(await self._redis.run("sign_in", keys, (session.id, pack_session(session))))
+        checked(await self._redis.run("sign_in", keys, (session.id, pack_session(session))))
 
     async def session(self, session_id: str) -> Session | None:
         """See `ISessionStore`."""
@@ -322,7 +329,7 @@ class RedisStore:
             (schema.account(pubky), schema.entries(pubky), schema.lock(pubky, path)),
             (schema.log_name(is_private(path)), path, _optional(length), _optional(default_limit), pack_tokens(tokens)),
         )
-        _check(refusal)
+        checked(refusal)
 
     async def put(
         self,
@@ -358,7 +365,7 @@ class RedisStore:
         )
         with self._writing(pubky, path):
             reply = await self._redis.run("put", _write_keys(pubky, path), arguments)
-        event_id, seq, digest = _check(reply)
+        event_id, seq, digest = checked(reply)
         return Event(
             event_id,
             Operation.PUT,
@@ -376,7 +383,7 @@ class RedisStore:
         """See `IEntryStore`."""
         keys = (schema.account(pubky), schema.entries(pubky), schema.lock(pubky, path))
         arguments = (schema.log_name(is_private(path)), path, pack_tokens(tokens))
-        _check(await self._redis.run("check_delete", keys, arguments))
+        checked(await self._redis.run("check_delete", keys, arguments))
 
     async def delete(
         self, pubky: str, path: str, if_match: Sequence[str] | None = None, tokens: Sequence[str] | None = ()
@@ -386,7 +393,7 @@ class RedisStore:
         arguments = (name, path, pack_condition(if_match), self.grace * 1_000_000, pack_tokens(tokens))
         with self._writing(pubky, path):
             reply = await self._redis.run("delete", _write_keys(pubky, path), arguments)
-        event_id, seq, digest = _check(reply)
+        event_id, seq, digest = checked(reply)
         return Event(event_id, Operation.DEL, pubky, path, seq, digest)
 
     def _writing(self, pubky: str, path: str) -> AbstractContextManager[None]:
@@ -415,7 +422,7 @@ class RedisStore:
             )
             if isinstance(reply, bytes) and found:
                 return found  # the rest was deleted meanwhile
-            paths = _check(reply)
+            paths = checked(reply)
             found += [path.decode() for path in paths]
             if len(paths) < STEP or len(found) >= limit:
                 return found
@@ -480,17 +487,6 @@ class RedisStore:
     async def forget_blobs(self, blobs: Iterable[str]) -> None:
         """See `IEntryStore`."""
         await references.forget(self._redis, blobs)
-
-
-def _check(reply: Reply) -> Any:
-    """The reply of a script, unless it is the name of a refusal, which is raised."""
-    if isinstance(reply, bytes):
-        _refuse(reply.decode())
-    return reply
-
-
-def _refuse(name: str) -> NoReturn:
-    raise getattr(errors, name)
 
 
 def _write_keys(pubky: str, path: str) -> tuple[str, ...]:

@@ -43,10 +43,12 @@ class Remembered:
     _bytes: int = field(default=0, init=False)
     _generations: dict[str, int] = field(factory=dict, init=False)
     # Account → writes that began or ended; `_SESSIONS` → sessions that ended.
+    _eras: dict[str, int] = field(factory=dict, init=False)
+    # Account → writes of many paths that began or ended: no entry is remembered longer.
 
     async def entry(self, pubky: str, path: str, read: Callable[[], Awaitable[Entry | None]]) -> Entry | None:
         """The entry at a path, read if it is not remembered. That there is none is not remembered."""
-        key = pubky, path
+        key = pubky, self._eras.get(pubky, 0), path
         known: Entry | None = self._recall(key)
         if known is not None:
             return known
@@ -96,6 +98,15 @@ class Remembered:
         finally:
             self._move_on(pubky, path)
 
+    @contextmanager
+    def rewriting(self, pubky: str) -> Iterator[None]:
+        """While many paths of an account are written."""
+        self._begin_era(pubky)
+        try:
+            yield
+        finally:
+            self._begin_era(pubky)
+
     def forget(self) -> None:
         """Forget everything, also what is being read."""
         for pubky in self._generations:
@@ -105,7 +116,11 @@ class Remembered:
 
     def _move_on(self, pubky: str, path: str) -> None:
         self._generations[pubky] = self._generations.get(pubky, 0) + 1
-        self._drop((pubky, path))
+        self._drop((pubky, self._eras.get(pubky, 0), path))
+
+    def _begin_era(self, pubky: str) -> None:
+        self._generations[pubky] = self._generations.get(pubky, 0) + 1
+        self._eras[pubky] = self._eras.get(pubky, 0) + 1
 
     def _drop(self, key: Hashable) -> None:
         found = self._found.pop(key, None)

@@ -38,6 +38,13 @@ key                    type    what it holds
 `grants:<pubky>`       zset    ids of the account's grants; score is the time of creation
 `bearer:<id>`          string  a bearer by the hash of its text: seconds when it expires, when its grant was first kept,
                                the grant's `facts` with its id; one a line. Lives as long as the bearer
+`copy:<pubky>`         hash    what is known of a copy of another homeserver's account, whose files and events lie where
+                               those of an account do: `primary` · `begun` · `used` bytes · `missing` files without
+                               body · for each log `seq`, `event`, `digest`, `floor`, `reigns` as in an account, of its
+                               last applied event · `whole` 1 or absent · `confirmed`; while its list is read `told`
+                               the digest that the primary had there, `start` where it stood at the beginning
+                               (`packing.py`), `listed` the last path that was kept
+`copies`               zset    pubkys of the copies, all with score 0
 `packet:<pubky>`       string  the newest signed packet of the account (PKARR): signature, timestamp, DNS message
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
 `wake`                 channel a message after each event; its content means nothing
@@ -60,6 +67,7 @@ NUMBERS = _SHARD + "numbers"
 BLOBS = _SHARD + "blobs:"
 """Beginning of the keys; scripts add the two hex digits."""
 GRACES = _SHARD + "graces"
+COPIES = _SHARD + "copies"
 TOKENS_UNUSED = _SHARD + "tokens:unused"
 TOKENS_USED = _SHARD + "tokens:used"
 WAKE = _SHARD + "wake"
@@ -74,6 +82,11 @@ def account(pubky: str) -> str:
 def entries(pubky: str) -> str:
     """The account's files."""
     return f"{_SHARD}entries:{pubky}"
+
+
+def copy(pubky: str = "") -> str:
+    """What is known of a copy; without a pubky the beginning of the keys, to which scripts add it."""
+    return f"{_SHARD}copy:{pubky}"
 
 
 def log_name(private: bool) -> str:

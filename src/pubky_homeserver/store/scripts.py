@@ -13,9 +13,9 @@ from attrs import frozen
 
 from pubky_homeserver.core.locks import HELD_SECONDS
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
-from pubky_homeserver.store.packing import BLOB, DEL, NEITHER, PUT, STAT
+from pubky_homeserver.store.packing import BLOB, DEL, NEITHER, PUT, REIGN, STAT
 
-_PARTS = {"account", "lock", "log", "packed"}
+_PARTS = {"account", "copy", "lock", "log", "packed"}
 """Files that are only used by others."""
 
 _USES = "-- uses: "
@@ -28,6 +28,7 @@ _CONSTANTS = {
     "NEITHER": NEITHER,
     "DEL": DEL,
     "PUT": PUT,
+    "REIGN": REIGN,
 }
 
 

@@ -30,7 +30,16 @@ local function entry_of(member, head_at)
   local length = size > 0 and struct.unpack('>I' .. size, member, head_at + 1 + 16 + STAT) or 0
   local blob = kind == BLOB and member:sub(-16)
   local stem = member:sub(1, head_at + 16 + STAT + size + head % 8)
-  return {member = member, stem = stem, mark = mark, hash = hash, length = length, kind = kind, blob = blob}
+  return {
+    member = member,
+    stem = stem,
+    mark = mark,
+    hash = hash,
+    length = length,
+    digits = head % 8,
+    kind = kind,
+    blob = blob,
+  }
 end
 
 -- The entry of a path in the sorted set `entries`, or nil.

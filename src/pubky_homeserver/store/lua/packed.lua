@@ -7,6 +7,11 @@ local function body_at(entry)
   return number > 0 and at + 1 or at + 2 + entry.member:byte(at + 1)
 end
 
+-- The number of the event that wrote an entry.
+local function number_of(entry)
+  return (struct.unpack('>I' .. entry.digits, entry.stem, #entry.stem - entry.digits + 1))
+end
+
 -- The number of a packed event in its log.
 local function seq_of(event)
   local head = event:byte(1)

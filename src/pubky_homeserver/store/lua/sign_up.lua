@@ -1,12 +1,12 @@
 -- Make an account, spend the signup token, keep the first session. Returns nil, or the name of the refusal.
--- KEYS  account, shard, numbers, token, unused tokens, used tokens, session, the account's sessions
+-- KEYS  account, shard, numbers, token, unused tokens, used tokens, session, the account's sessions, copy
 -- ARGV  pubky, created, whether a token is required ('1'), token (empty: none), session's id (empty: none), session,
 --       first reigns of the public and the private log, empty digest, quota, limit, paths (each empty and '=' for
 --       absent, else '=' and the value)
 local pubky, created, required, token, session_id, session, public, private, empty = unpack(ARGV, 1, 9)
 local account, shard, numbers = KEYS[1], KEYS[2], KEYS[3]
 
-if redis.call('EXISTS', account) == 1 then
+if redis.call('EXISTS', account, KEYS[9]) > 0 then
   return 'UserExists'
 end
 local quota = {}

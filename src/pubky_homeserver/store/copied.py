@@ -1,0 +1,220 @@
+"""Copies of other homeservers' accounts, in memory."""
+
+from bisect import insort
+from collections.abc import Container, Sequence
+from operator import attrgetter
+
+from attrs import define, evolve, field
+from zope.interface import implementer
+
+from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position
+from pubky_homeserver.core.digests import EMPTY, fold
+from pubky_homeserver.core.errors import DigestMismatch, NotFound, UserExists
+from pubky_homeserver.core.paths import is_private
+from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
+from pubky_homeserver.core.records import Entry, Event, Operation
+from pubky_homeserver.interfaces import ICopyStore
+from pubky_homeserver.store.connection import STEP
+from pubky_homeserver.store.files import Blobs, Files, check_log, check_page, mark_of, written
+
+_by_id = attrgetter("id")
+
+
+@define
+class _Log:
+    """One log of a copy."""
+
+    state: CopiedLog = field(factory=CopiedLog)
+    digest: bytes = EMPTY
+    """Of the files that are here."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether its list is being read."""
+        return self.state.start is not None
+
+
+@define
+class _Copied:
+    """A copy with its files."""
+
+    primary: str
+    begun: int
+    files: Files = field(factory=Files)
+    logs: dict[bool, _Log] = field(factory=lambda: {False: _Log(), True: _Log()})
+    # Whether it is the private one → log.
+
+    def replace(self, path: str, new: Entry | None, blobs: Blobs) -> None:
+        """Let a path hold a new entry or none; without body it keeps that of the old one, if it is the same."""
+        digest = self.digest_after(path, new)
+        old = self.files.entries.get(path)
+        if new is not None:
+            if _is_bare(new) and old is not None and _names(old, new):
+                new = evolve(new, body=old.body, blob=old.blob)
+            self.files.keep(new)
+            blobs.use(new)
+        elif old is not None:
+            self.files.remove(path)
+        if old is not None and (new is None or new.blob != old.blob):
+            blobs.retire(old)
+        self.logs[is_private(path)].digest = digest
+
+    def digest_after(self, path: str, new: Entry | None) -> bytes:
+        """The digest of the log of a path, once that holds a new entry or none."""
+        marks = [mark_of(one) for one in (self.files.entries.get(path), new) if one is not None]
+        return fold(self.logs[is_private(path)].digest, *marks)
+
+
+@implementer(ICopyStore)
+@define(eq=False)
+class MemoryCopies:
+    """Copies in memory. `homes` knows the accounts that live here."""
+
+    homes: Container[str]
+    blobs: Blobs
+    _copies: dict[str, _Copied] = field(factory=dict, init=False)
+    # Pubky → copy.
+
+    def files(self, pubky: str) -> Files | None:
+        """The files of a copy."""
+        copied = self._copies.get(pubky)
+        return copied.files if copied else None
+
+    async def begin(self, pubky: str, primary: str, now: int) -> None:
+        """See `ICopyStore`."""
+        if pubky in self.homes:
+            raise UserExists
+        self._copies.setdefault(pubky, _Copied(primary, now)).primary = primary
+
+    async def copy(self, pubky: str) -> Copy | None:
+        """See `ICopyStore`."""
+        copied = self._copies.get(pubky)
+        if copied is None:
+            return None
+        entries = copied.files.entries.values()
+        return Copy(
+            pubky,
+            copied.primary,
+            copied.begun,
+            used=sum(entry.length + ENTRY_OVERHEAD for entry in entries),
+            missing=sum(map(_is_bare, entries)),
+            public=copied.logs[False].state,
+            private=copied.logs[True].state,
+        )
+
+    async def copies(self, after: str, limit: int) -> list[Copy]:
+        """See `ICopyStore`."""
+        pubkys = sorted(pubky for pubky in self._copies if pubky > after)[: min(limit, STEP)]
+        return [copy for pubky in pubkys if (copy := await self.copy(pubky)) is not None]
+
+    async def begin_list(self, pubky: str, private: bool, start: LogStanding) -> None:
+        """See `ICopyStore`."""
+        copied = self._copied(pubky)
+        log = copied.logs[private]
+        confirmed = log.state.confirmed
+        log.state = CopiedLog(start.position, start.reigns, start.position, confirmed=confirmed)
+        copied.files.events = [event for event in copied.files.events if is_private(event.path) != private]
+
+    async def keep_listed(self, pubky: str, private: bool, entries: Sequence[Entry], upto: str) -> None:
+        """See `ICopyStore`."""
+        check_page(entries, private)
+        copied = self._copied(pubky)
+        log = copied.logs[private]
+        if not log.is_read:
+            return
+        listed = log.state.listed
+        new = {entry.path: evolve(entry, body=None, blob=None) for entry in entries if entry.path > listed}
+        ours = [path for path in copied.files.after(listed) if path <= upto and is_private(path) == private]
+        for path in {*ours, *new}:
+            copied.replace(path, new.get(path), self.blobs)
+        log.state = evolve(log.state, listed=max(listed, upto))
+
+    async def end_list(self, pubky: str, private: bool, standing: LogStanding) -> bool:
+        """See `ICopyStore`."""
+        log = self._copied(pubky).logs[private]
+        position, there = log.state.position, standing.position
+        if position is None or (position.seq, position.event_id, log.digest) != (
+            there.seq,
+            there.event_id,
+            there.digest,
+        ):
+            return False
+        log.state = CopiedLog(there, standing.reigns, is_whole=True, confirmed=log.state.confirmed)
+        return True
+
+    async def apply(self, pubky: str, private: bool, event: Event, entry: Entry | None) -> bool:
+        """See `ICopyStore`."""
+        check_log(event.path, private)
+        copied = self._copied(pubky)
+        log = copied.logs[private]
+        position, path = log.state.position, event.path
+        if position is None or event.seq != position.seq + 1 or event.id <= position.event_id:
+            return False
+        new = written(event, entry) if event.operation is Operation.PUT else None
+        if not log.is_read and copied.digest_after(path, new) != event.digest:
+            raise DigestMismatch
+        old = copied.files.entries.get(path)
+        is_older = old is not None and old.seq > event.seq
+        if not log.is_read or not (is_older or path > log.state.listed):
+            copied.replace(path, new, self.blobs)
+        insort(copied.files.events, event, key=_by_id)
+        log.state = evolve(log.state, position=Position(position.log_id, event.seq, event.id, event.digest))
+        return True
+
+    async def confirm(self, pubky: str, private: bool, position: Position, now: int) -> bool:
+        """See `ICopyStore`."""
+        copied = self._copies.get(pubky)
+        if copied is None:
+            return False
+        log = copied.logs[private]
+        if not log.state.is_whole or log.state.position != position:
+            return False
+        log.state = evolve(log.state, confirmed=now)
+        return True
+
+    async def missing(self, pubky: str, after: str, limit: int) -> list[Entry]:
+        """See `ICopyStore`."""
+        files = self.files(pubky)
+        entries = [files.entries[path] for path in files.after(after)] if files else []
+        return [entry for entry in entries if _is_bare(entry)][: min(limit, STEP)]
+
+    async def fill(self, pubky: str, entry: Entry) -> bool:
+        """See `ICopyStore`."""
+        files = self.files(pubky)
+        old = files.entries.get(entry.path) if files else None
+        if files is None or old is None or not _names(old, entry) or _is_bare(entry):
+            return False
+        if not _is_bare(old):
+            return old.blob == entry.blob
+        files.keep(evolve(old, body=entry.body, blob=entry.blob))
+        self.blobs.use(entry)
+        return True
+
+    async def forget(self, pubky: str, limit: int) -> bool:
+        """See `ICopyStore`."""
+        copied = self._copies.get(pubky)
+        if copied is None:
+            return True
+        for path in copied.files.paths[: min(limit, STEP)]:
+            copied.replace(path, None, self.blobs)
+        if copied.files.paths:
+            for log in copied.logs.values():
+                log.state = CopiedLog()
+            return False
+        del self._copies[pubky]
+        return True
+
+    def _copied(self, pubky: str) -> _Copied:
+        if (copied := self._copies.get(pubky)) is None:
+            raise NotFound
+        return copied
+
+
+def _is_bare(entry: Entry) -> bool:
+    """Whether the body of an entry is not here."""
+    return entry.body is None and entry.blob is None
+
+
+def _names(entry: Entry, other: Entry) -> bool:
+    """Whether two entries have the same body."""
+    return (entry.content_hash, entry.length) == (other.content_hash, other.length)

@@ -1,0 +1,233 @@
+"""Copies of other homeservers' accounts, in Redis.
+
+Their files and events lie as those of an account do, so that a copy can become one. What only a copy has is how far it
+is: of each log the position, and while its list is read how far that is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from attrs import evolve, frozen
+from zope.interface import implementer
+
+from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position
+from pubky_homeserver.core.digests import EMPTY
+from pubky_homeserver.core.errors import StorageFull
+from pubky_homeserver.core.paths import PRIVATE
+from pubky_homeserver.core.records import Entry, Event, Operation
+from pubky_homeserver.interfaces import ICopyStore
+from pubky_homeserver.store import schema
+from pubky_homeserver.store.bounds import page_of_log
+from pubky_homeserver.store.connection import STEP, Commands, Word
+from pubky_homeserver.store.files import check_log, check_page, mark_of, written
+from pubky_homeserver.store.packing import (
+    DEL,
+    NEITHER,
+    PUT,
+    REIGN,
+    pack_body,
+    pack_position,
+    pack_reigns,
+    pack_stat,
+    pack_type,
+    unpack_entry,
+    unpack_position,
+    unpack_reigns,
+)
+from pubky_homeserver.store.refusals import checked
+from pubky_homeserver.store.remembered import Remembered
+
+Facts = Sequence[bytes]
+"""Fields and values, one after the other."""
+
+
+@implementer(ICopyStore)
+@frozen
+class RedisCopies:
+    """Copies in Redis. `redis` is the live connection."""
+
+    redis: Callable[[], Commands]
+    remembered: Remembered | None
+    has_room: Callable[[], bool]
+    grace: int
+    """Seconds that the blob of a replaced or removed entry is kept."""
+
+    async def begin(self, pubky: str, primary: str, now: int) -> None:
+        """See `ICopyStore`."""
+        keys = schema.copy(pubky), schema.account(pubky), schema.COPIES
+        checked(await self.redis().run("begin_copy", keys, (pubky, primary, now, EMPTY)))
+
+    async def copy(self, pubky: str) -> Copy | None:
+        """See `ICopyStore`."""
+        facts = await self.redis().call("HGETALL", schema.copy(pubky))
+        return _unpack(pubky, facts) if facts else None
+
+    async def copies(self, after: str, limit: int) -> list[Copy]:
+        """See `ICopyStore`."""
+        bound = f"({after}" if after else "-"
+        found = await self.redis().run("copies", (schema.COPIES,), (bound, min(limit, STEP), schema.copy()))
+        return [_unpack(pubky.decode(), facts) for pubky, facts in zip(found[::2], found[1::2], strict=True)]
+
+    async def begin_list(self, pubky: str, private: bool, start: LogStanding) -> None:
+        """See `ICopyStore`."""
+        position = start.position
+        reply = await self.redis().run(
+            "begin_list",
+            (schema.copy(pubky), schema.log(private, pubky)),
+            (
+                schema.log_name(private),
+                position.seq,
+                position.event_id,
+                position.digest,
+                pack_reigns(start.reigns),
+                pack_position(position),
+            ),
+        )
+        checked(reply)
+
+    async def keep_listed(self, pubky: str, private: bool, entries: Sequence[Entry], upto: str) -> None:
+        """See `ICopyStore`."""
+        check_page(entries, private)
+        if entries:
+            self._check_room()
+        first, stop = page_of_log(private, upto)
+        left = [evolve(entry, body=None, blob=None) for entry in entries]
+        with self._rewriting(pubky):
+            while True:
+                taken, done = await self._keep(pubky, private, (first, stop, upto), left[:STEP], len(left) > STEP)
+                left = left[taken:]
+                if done and not left:
+                    return
+
+    async def _keep(
+        self, pubky: str, private: bool, bounds: tuple[str, str, str], entries: list[Entry], more: bool
+    ) -> tuple[int, int]:
+        """Keep a part of a page: how many entries are done, and whether all between the bounds is (1)."""
+        first, stop, upto = bounds
+        if more:
+            first, stop, upto = (*page_of_log(private, entries[-1].path), entries[-1].path)
+        taken, done = checked(
+            await self.redis().run(
+                "keep_listed",
+                (schema.copy(pubky), schema.entries(pubky), schema.GRACES),
+                (
+                    *(schema.log_name(private), first, stop, upto, STEP, self.grace * 1_000_000),
+                    *(word for entry in entries for word in _words(entry)),
+                ),
+            )
+        )
+        return taken, done
+
+    async def end_list(self, pubky: str, private: bool, standing: LogStanding) -> bool:
+        """See `ICopyStore`."""
+        position = standing.position
+        words = position.seq, position.event_id, position.digest, pack_reigns(standing.reigns)
+        reply = await self.redis().run("end_list", (schema.copy(pubky),), (schema.log_name(private), *words))
+        return bool(checked(reply))
+
+    async def apply(self, pubky: str, private: bool, event: Event, entry: Entry | None) -> bool:
+        """See `ICopyStore`."""
+        check_log(event.path, private)
+        is_put = event.operation is Operation.PUT
+        if is_put:
+            self._check_room()
+        keys = schema.copy(pubky), schema.entries(pubky), schema.log(private, pubky), schema.GRACES
+        arguments = (
+            schema.log_name(private),
+            event.id,
+            event.digest,
+            PUT if is_put else DEL,
+            schema.BLOBS,
+            self.grace * 1_000_000,
+            *(_words(written(event, entry)) if is_put else (event.path, b"", b"", b"", event.seq, NEITHER, b"")),
+        )
+        with nullcontext() if self.remembered is None else self.remembered.writing(pubky, event.path):
+            return bool(checked(await self.redis().run("apply", keys, arguments)))
+
+    async def confirm(self, pubky: str, private: bool, position: Position, now: int) -> bool:
+        """See `ICopyStore`."""
+        words = bytes.fromhex(position.log_id), position.seq, position.event_id, position.digest, now
+        return bool(await self.redis().run("confirm", (schema.copy(pubky),), (schema.log_name(private), *words)))
+
+    async def missing(self, pubky: str, after: str, limit: int) -> list[Entry]:
+        """See `ICopyStore`."""
+        redis, limit = self.redis(), min(limit, STEP)
+        if not int(await redis.call("HGET", schema.copy(pubky), "missing") or 0):
+            return []
+        found: list[Entry] = []
+        bound = f"({after}\1" if after else "-"
+        while len(found) < limit:
+            last, *members = await redis.run("missing", (schema.entries(pubky),), (bound, STEP, limit - len(found)))
+            found += map(unpack_entry, members)
+            if last is None:
+                break
+            bound = f"({last.decode()}\1"
+        return found
+
+    async def fill(self, pubky: str, entry: Entry) -> bool:
+        """See `ICopyStore`."""
+        self._check_room()
+        kind, body = pack_body(entry)
+        if kind == NEITHER:
+            return False
+        words = entry.path, entry.content_hash, entry.length, kind, body, schema.BLOBS
+        with nullcontext() if self.remembered is None else self.remembered.writing(pubky, entry.path):
+            return bool(await self.redis().run("fill", (schema.copy(pubky), schema.entries(pubky)), words))
+
+    async def forget(self, pubky: str, limit: int) -> bool:
+        """See `ICopyStore`."""
+        keys = (
+            schema.copy(pubky),
+            schema.entries(pubky),
+            schema.log(False, pubky),
+            schema.log(True, pubky),
+            schema.GRACES,
+            schema.COPIES,
+        )
+        with self._rewriting(pubky):
+            words = pubky, min(limit, STEP), self.grace * 1_000_000, PRIVATE
+            return bool(await self.redis().run("forget_copy", keys, words))
+
+    def _rewriting(self, pubky: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.remembered is None else self.remembered.rewriting(pubky)
+
+    def _check_room(self) -> None:
+        if not self.has_room():
+            raise StorageFull
+
+
+def _words(entry: Entry) -> tuple[Word, ...]:
+    """An entry as scripts want it."""
+    kind, body = pack_body(entry)
+    return entry.path, mark_of(entry), pack_stat(entry), pack_type(entry.content_type), entry.seq, kind, body
+
+
+def _unpack(pubky: str, flat: Facts) -> Copy:
+    facts = dict(zip(flat[::2], flat[1::2], strict=True))
+    return Copy(
+        pubky,
+        facts[b"primary"].decode(),
+        int(facts[b"begun"]),
+        int(facts[b"used"]),
+        int(facts[b"missing"]),
+        _unpack_log(facts, schema.log_name(False)),
+        _unpack_log(facts, schema.log_name(True)),
+    )
+
+
+def _unpack_log(facts: Mapping[bytes, bytes], name: str) -> CopiedLog:
+    def fact(what: str) -> bytes | None:
+        return facts.get(f"{name}.{what}".encode())
+
+    seq, event, reigns, start = fact("seq"), fact("event"), fact("reigns"), fact("start")
+    digest = fact("told") or fact("digest")
+    if seq is None or event is None or reigns is None or digest is None:
+        return CopiedLog()
+    return CopiedLog(
+        Position(reigns[-REIGN:][:16].hex(), int(seq), int(event), digest),
+        unpack_reigns(reigns),
+        None if start is None else unpack_position(start),
+        (fact("listed") or b"").decode(),
+        fact("whole") is not None,
+        int(fact("confirmed") or 0),
+    )
