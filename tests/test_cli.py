@@ -462,3 +462,30 @@ async def test_record_at_a_process_that_asks_no_networks(shell: Shell, command: 
         shell.settle(web.port)
         words = failed(await shell.run("record", *command))
         assert "--role background" in words
+
+
+# --- mirrors ------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_mirror_status(shell: Shell, node: Operator) -> None:
+    """A line for each peer that is followed and for each copy; without any it says how to begin."""
+    ran = await shell.run("mirror", "status")
+    assert (ran.code, ran.out) == (0, "")
+    assert "[peers.NAME]" in ran.err
+    copy = {"pubky": "b" * 52, "primary": KEY, "seq": 7, "confirmed": 0, "used": 1_500_000, "missing": 2}
+    node.mirrored = {
+        "peers": [
+            {"name": "alice", "key": KEY, "failure": None},
+            {"name": "carol", "key": "c" * 52, "failure": "no answer within 20 s"},
+        ],
+        "copies": [{**copy, "state": "stale"}],
+    }
+    ran = await shell.run("mirror", "status")
+    assert (ran.code, ran.err) == (0, "")
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert ["alice", KEY, "followed"] in lines
+    assert ["carol", "c" * 52, "no", "answer", "within", "20", "s"] in lines
+    assert ["b" * 52, "8pinxxgq…", "stale", "never", "7", "1.5", "2"] in lines
+    assert json.loads((await shell.run("mirror", "status", "--json")).out) == node.mirrored
+    assert (await node.ask("GET", "/mirrors")).status == 401

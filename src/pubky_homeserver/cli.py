@@ -29,6 +29,7 @@ from pubky_homeserver.core.records import TokenState
 from pubky_homeserver.core.tokens import sign_auth_token
 from pubky_homeserver.directory import read_small
 from pubky_homeserver.durable import write_whole
+from pubky_homeserver.mirror_commands import mirror
 from pubky_homeserver.record_commands import record
 from pubky_homeserver.remote import PAGE, CommandFailed
 
@@ -95,6 +96,7 @@ def _spell(value: object) -> str:
         "homeserver invite new --quota-mb 500    one whose account may store 500 MB",
         "homeserver invite list --state unused   tokens that nobody used yet",
         "homeserver record show                  where the network finds this homeserver",
+        "homeserver mirror status                the copies of other homeservers' accounts",
         "PUBKY_API_KEY=admin homeserver status   a test network (script/run --testnet)",
     ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -111,6 +113,7 @@ def main() -> None:
 
 
 main.add_command(record)
+main.add_command(mirror)
 
 
 @main.command(

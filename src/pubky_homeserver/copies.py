@@ -60,6 +60,10 @@ class Copies:
         """Every one."""
         return list(self._known.values())
 
+    def used_by(self, primary: str) -> int:
+        """Bytes that the copies of a homeserver's accounts take, as quotas count them."""
+        return sum(copy.used for copy in self._known.values() if copy.primary == primary)
+
     def hear(self, primary: str) -> None:
         """Note that a homeserver has told of all that changed until now."""
         self._heard[primary] = self.clock.seconds()

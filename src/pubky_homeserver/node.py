@@ -22,15 +22,23 @@ from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgent
 
+from pkarr.client import Client
+from pkarr.endpoints import Endpoints
+from pkarr.interfaces import INetwork
 from pkarr.keys import Keypair
+from pkarr.tls.agent import agent
 from pkarr.tls.endpoint import TlsFactory
 from pkarr.tls.session import IEngine
 from pubky_homeserver import testnet
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.blobs import FileBlobs
 from pubky_homeserver.config import Config
+from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.errors import CannotStart
+from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.descriptors import OTHER_CONNECTIONS, handshakes
 from pubky_homeserver.directory import DataDirectory
@@ -40,6 +48,7 @@ from pubky_homeserver.listening import Listener
 from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.networks import Networks
+from pubky_homeserver.peers.peering import Peering
 from pubky_homeserver.proxied import ProxiedFactory
 from pubky_homeserver.publisher import Advertised
 from pubky_homeserver.records import Records
@@ -56,6 +65,7 @@ from pubky_homeserver.values import ClientIdentity, Socket
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory, Limits
 from pubky_homeserver.web.health import Health
+from pubky_homeserver.web.mirrors import Mirrors
 from pubky_homeserver.web.records import NetworkRecords
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.scrape import MetricsSite
@@ -199,6 +209,7 @@ class Homeserver(Service):
         storage = Storage(store, store.locks, blobs, clock, settings.default_limit, settings.inline_limit)
         self._undo.append(lambda: Deferred.fromCoroutine(storage.drain()))
         feed = Feed(store, store, clock, metrics)
+        peering = await self._make_peering(store, storage) if self.config.peers else None
         key, websites = self.keypair.public_key.z32, self.config.drive.websites
         client = client_site(
             accounts,
@@ -211,17 +222,53 @@ class Homeserver(Service):
             clock,
             key,
             websites,
+            None if peering is None else peering.copies,
+            None if peering is None else peering.site.answer,
         )
         sites: dict[str, Answer] = {"client": client.answer}
         if "admin" in self.listeners:
             rooms = {"disk": blobs.has_room}
             health = Health(accounts, rooms, records.checks if records is not None else dict, clock)
             known = None if records is None else NetworkRecords(records.survey, records.publish_now, clock)
-            sites["admin"] = AdminSite(Admin(accounts, self._facts()), health, self.password, known).answer
+            mirrors = Mirrors() if peering is None else Mirrors(peering.status)
+            sites["admin"] = AdminSite(Admin(accounts, self._facts()), health, self.password, known, mirrors).answer
         if "metrics" in self.listeners:
             sites["metrics"] = MetricsSite(metrics).answer
         self._open(sites, DRAIN)
+        if peering is not None:
+            self._run(peering)
         self._run(feed)  # last, so that its streams end first
+
+    async def _make_peering(self, store: RedisStore, storage: Storage) -> Peering:
+        network = None
+        if self.networks is not None:
+            network = Client(self.reactor, self.networks.relays, self.networks.dht)
+            self._undo.append(network.close)
+        copies = Copies(store.copies, self.reactor)
+        await copies.load()
+        return Peering(
+            keypair=self.keypair,
+            peers=self.config.peers,
+            logs=store.logs,
+            copies=copies,
+            packets=store.packets,
+            storage=storage,
+            network=network,
+            agent=lambda peer: self._agent_to(peer, network),
+            clock=self.reactor,
+            epoch=lambda: store.epoch,
+        )
+
+    def _agent_to(self, peer: Peer, network: INetwork | None) -> IAgent | None:
+        """What reaches a peer: as the rest of the web where a URL is known, else where its key leads."""
+        pool = HTTPConnectionPool(self.reactor)
+        self._undo.append(pool.closeCachedConnections)
+        if peer.url is not None:
+            return Agent(self.reactor, pool=pool)
+        if isinstance(self.engine, str) or network is None:
+            self.log.warn("{peer} has no url, and cannot be reached by its key here", peer=peer.name)
+            return None
+        return agent(Endpoints(network).places, self.engine, self.reactor, pool)
 
     def _open(self, sites: dict[str, Answer], patience: float) -> None:
         """Serve these; at the end close their ports, and give running requests so many seconds, all at once."""

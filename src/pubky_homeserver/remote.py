@@ -85,6 +85,10 @@ class Node:
         """What the networks have of a key."""
         return self._read(await self._succeed("GET", f"/records/{quote(key, safe='')}", patience=LOOK), SEEN)
 
+    async def mirrors(self) -> dict[str, Any]:
+        """The peers that are followed, and the copies of their accounts."""
+        return self._read(await self._succeed("GET", "/mirrors"), frozenset({"peers", "copies"}))
+
     async def publish_record(self) -> dict[str, Any]:
         """Publish the homeserver's record now: what each network did."""
         return self._read(

@@ -113,6 +113,7 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
         directory = DataDirectory.open(folder, shared=options["role"] != "all")
         keypair = directory.keypair(testnet.KEYPAIR if is_test else None)
+        _check_peers(config, keypair.public_key.z32)
         directory.folder("blobs", "the bodies of files")
         networks = _networks(config, options["role"], directory, reactor)
         redis = _redis(config, options["role"], directory, reactor)
@@ -174,6 +175,12 @@ def _bind(config: Config, role: str, is_test: bool, by_key: bool) -> dict[str, L
         wanted["pkarr relay"] = "the test network's PKARR relay", testnet.PKARR_RELAY
         wanted["http relay"] = "the test network's http relay", testnet.HTTP_RELAY
     return {name: bind(where, setting) for name, (setting, where) in wanted.items()}
+
+
+def _check_peers(config: Config, key: str) -> None:
+    for peer in config.peers:
+        if peer.key == key:
+            raise CannotStart(f"peers.{peer.name}.key is this homeserver's own key: it must be that of another one")
 
 
 def _networks(config: Config, role: str, directory: DataDirectory, reactor: Any) -> Networks | None:

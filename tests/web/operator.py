@@ -24,6 +24,7 @@ from pubky_homeserver.store.memory import MemoryStore
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory
 from pubky_homeserver.web.health import Health
+from pubky_homeserver.web.mirrors import Mirrors
 from pubky_homeserver.web.records import NetworkRecords
 from tests.pkarr.networks import Simulated
 from tests.web.client import Answer, ask
@@ -72,6 +73,8 @@ class Operator:
     publication: Publication | None = None
     networks: list[Simulated] = field(factory=list)
     """Where records are looked for and published."""
+    mirrored: dict[str, object] = field(factory=lambda: {"peers": [], "copies": []})
+    """What is said of copies."""
     site: AdminSite = field(init=False)
     port: int = field(init=False, default=0)
 
@@ -126,7 +129,7 @@ async def operator(password: str = PASSWORD, asks_networks: bool = True) -> Asyn
     one = Operator(clock, store, accounts, {"disk": True})
     health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.records, clock)
     known = NetworkRecords(one.survey, one.publish, clock) if asks_networks else None
-    one.site = AdminSite(Admin(accounts, FACTS), health, password, known)
+    one.site = AdminSite(Admin(accounts, FACTS), health, password, known, Mirrors(lambda: one.mirrored))
     factory = HTTPFactory(one.site.answer, reactor)
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
     one.port = listening.getHost().port

@@ -81,6 +81,8 @@ class RedisStore:
     """What was read; None if other processes write to this Redis too."""
     durability: Durability = field(default="unknown", init=False)
     """When a write is on disk, as Redis said at the last connection."""
+    epoch: str = field(default="", init=False)
+    """A text that is another one after Redis was restarted, restored, or failed over."""
     _connection: Connection = field(init=False)
     _subscription: Subscription = field(init=False)
     _room: Room = field(init=False)
@@ -129,6 +131,7 @@ class RedisStore:
             self.remembered.forget()  # a write whose answer was lost may have happened since
         self._opened = True
         self.durability = found.durability
+        self.epoch = found.run
         self._room.note(found.used, found.limit)
 
     @property

@@ -43,6 +43,8 @@ class Survey:
     """Bytes of memory that it may use; 0 for no limit."""
     policy: str
     """What it does when its memory is full."""
+    run: str = ""
+    """Random, new with each start of a redis-server."""
 
     @property
     def forgets(self) -> bool:
@@ -81,6 +83,7 @@ async def survey(commands: Commands) -> Survey:
         used=int(memory.get("used_memory", 0)),
         limit=int(memory.get("maxmemory", 0)),
         policy=memory.get("maxmemory_policy", "noeviction"),
+        run=server.get("run_id", ""),
     )
 
 

@@ -20,6 +20,7 @@ from pubky_homeserver.web.answers import answer_with, refuse_method
 from pubky_homeserver.web.cors import add_cors, answer_options
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.json_bodies import misfit, read_json
+from pubky_homeserver.web.mirrors import Mirrors
 from pubky_homeserver.web.queries import DEFAULT_LIMIT, MAX_LIMIT, pairs_of
 from pubky_homeserver.web.records import RECORDS, NetworkRecords, NoNetworks
 from pubky_homeserver.web.request import Request
@@ -140,6 +141,8 @@ class AdminSite:
     password: str = field(repr=False)
     records: NetworkRecords | None = None
     """What the networks know; None if another process asks them."""
+    mirrors: Mirrors = field(factory=Mirrors)
+    """The copies of other homeservers' accounts."""
     _open: dict[bytes, Route] = field(init=False)
     # Raw path → its route, for everybody.
     _guarded: dict[bytes, Route] = field(init=False)
@@ -160,6 +163,7 @@ class AdminSite:
             b"/info": route(admin, {"GET": "info", "HEAD": "info"}),
             b"/generate_signup_token": route(admin, generate, separator=b", "),
             b"/signup_tokens": route(admin, {"GET": "tokens", "HEAD": "tokens"}),
+            b"/mirrors": route(self.mirrors.app, {"GET": "show", "HEAD": "show"}),
         }
         records = (self.records or NoNetworks()).app
         self._guarded[b"/record/publish"] = route(records, {"POST": "publish_now"})

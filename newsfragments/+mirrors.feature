@@ -1,0 +1,1 @@
+Copies of accounts between trusted homeservers: public files, private ones by consent of both, are followed, verified and served for reading by the other homeserver; `homeserver mirror status` shows how they fare. An account cannot be moved to its copy yet.

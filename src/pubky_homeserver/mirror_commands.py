@@ -1,0 +1,79 @@
+"""`homeserver mirror …`: the copies of other homeservers' accounts."""
+
+import json
+import time
+from datetime import timedelta
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run
+
+_COLOURS = {"current": "green", "stale": "bold red", "bootstrapping": "yellow"}
+
+
+@click.group(epilog=examples("homeserver mirror status", "homeserver mirror status --json"))
+def mirror() -> None:
+    """Look after the copies of other homeservers' accounts.
+
+    Which homeservers are followed, and which accounts of ours they may follow, stands in the settings: [peers.NAME].
+    """
+
+
+@mirror.command(
+    "status",
+    epilog=examples(
+        "homeserver mirror status",
+        "homeserver mirror status --json | jq '.copies[] | select(.state != \"current\")'",
+    ),
+)
+@at_a_place
+def status(place: Place, as_json: bool) -> None:
+    """Show every peer that is followed, and every copy: how new it is, its size, and what is missing."""
+
+    async def work(reactor: Any) -> None:
+        found = await place.node(reactor).mirrors()
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+            return
+        out = console()
+        if found["peers"]:
+            out.print(show_peers(found["peers"]))
+        else:
+            click.echo(
+                'No homeserver is followed. Name one in the settings: [peers.NAME] with follow = "all".', err=True
+            )
+        if found["copies"]:
+            out.print()
+            out.print(show_copies(found["copies"], time.time()))
+
+    run(work)
+
+
+def show_peers(peers: list[dict[str, Any]]) -> Table:
+    """A line for each peer."""
+    table = plain_table("peer", "key", "state")
+    for one in peers:
+        failure = one["failure"]
+        state = Text("followed", style="green") if failure is None else Text(failure, style="red")
+        table.add_row(Text(one["name"]), Text(one["key"]), state)
+    return table
+
+
+def show_copies(copies: list[dict[str, Any]], now: float) -> Table:
+    """A line for each copy."""
+    table = plain_table("account", "at", "state", "confirmed", "change", "MB", "bodies missing")
+    for one in copies:
+        confirmed = f"{timedelta(seconds=max(0, int(now - one['confirmed'])))} ago" if one["confirmed"] else "never"
+        table.add_row(
+            Text(one["pubky"]),
+            Text(one["primary"][:8] + "…"),
+            Text(one["state"], style=_COLOURS.get(one["state"], "")),
+            Text(confirmed),
+            Text(str(one["seq"])),
+            Text(f"{one['used'] / 1_000_000:.1f}"),
+            Text(str(one["missing"])),
+        )
+    return table

@@ -1,0 +1,256 @@
+"""One log of one account, brought to where its primary stands.
+
+Three ways lead there. The ordinary one is **steady**: the events after ours, in their order, each applied in one step
+with the body that it brought. A copy that begins, or that the primary's log does not go back to, reads the **list** of
+files instead: page after page, and then the events that happened meanwhile; at the end the digest of our files must be
+the primary's, or we begin again. What was missing on the way is **filled** in afterwards.
+
+Nothing that a peer says is believed that can be checked: a body must have the hash of its event, an event the next
+number, the files the digest.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from attrs import evolve, frozen
+from blake3 import blake3
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pubky_homeserver.core.copies import CopiedLog, LoggedEvent, LogStanding, Position
+from pubky_homeserver.core.errors import (
+    BodyGone,
+    DigestMismatch,
+    LogCompacted,
+    LogForked,
+    NotFound,
+    PeerBroken,
+    StorageFull,
+)
+from pubky_homeserver.core.records import Entry, Operation
+from pubky_homeserver.interfaces import IBlobStore, ICopyStore, IPeer
+
+T = TypeVar("T")
+
+AT_ONCE = 8
+"""Bodies of one log that are fetched at the same time."""
+
+TRIES = 3
+"""Times that a body with another hash than its event's is fetched before the entry goes without."""
+
+LISTS = 5
+"""Times that a list is read again because the digest at its end was another one, before somebody should look."""
+
+END = "0"
+"""No path is above it: they all begin with a slash, the character before."""
+
+
+@frozen
+class Follower:
+    """Brings copies of a peer's accounts up to date. `may_keep`: whether so many more bytes are allowed."""
+
+    peer: IPeer
+    store: ICopyStore
+    blobs: IBlobStore
+    clock: IReactorTime
+    inline_limit: int = 4096
+    may_keep: Callable[[int], bool] = lambda _length: True
+    log: ClassVar[Logger] = Logger()
+
+    async def catch_up(self, pubky: str, private: bool) -> None:
+        """Be where the primary stands, and know it.
+
+        A whole copy whose history is no beginning of the primary's is left as it is (`LogForked`): one of the two has
+        lost something, and it may not be us.
+
+        Raises what `IPeer` raises, `StoreAway`, `StorageFull`; and `NotFound` if the copy is gone.
+        """
+        comparisons = 0
+        while comparisons < LISTS:
+            state = await self._state(pubky, private)
+            if not state.is_whole or state.position is None:
+                await self._read_list(pubky, private, state)
+                continue
+            try:
+                events = await self.peer.events(pubky, private, state.position)
+                if events:
+                    await self._apply(pubky, private, events)
+                elif await self.store.confirm(pubky, private, state.position, self._now()):
+                    return
+            except (LogCompacted, DigestMismatch) as reason:
+                self.log.warn("{pubky} is compared with its primary: {reason}", pubky=pubky, reason=str(reason))
+                comparisons += 1
+                await self._begin_list(pubky, private)
+        raise PeerBroken(f"its log of {pubky} does not fit its list")
+
+    async def fill(self, pubky: str) -> int:
+        """Fetch the bodies that are missing; returns how many are still."""
+        after, left = "", 0
+        while page := await self.store.missing(pubky, after, AT_ONCE):
+            after = page[-1].path
+            filled = await _all([Deferred.fromCoroutine(self._fill(pubky, entry)) for entry in page])
+            left += filled.count(False)
+        return left
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    async def _apply(self, pubky: str, private: bool, events: Sequence[LoggedEvent], upto: int | None = None) -> None:
+        """Apply events in their order, up to a number; bodies are fetched ahead, a few at a time.
+
+        What a later event replaces needs no body.
+        """
+        last = {one.event.path: one.event.seq for one in events}
+        for start in range(0, len(events), AT_ONCE):
+            chunk = [one for one in events[start : start + AT_ONCE] if upto is None or one.event.seq <= upto]
+            entries = await _all(
+                [Deferred.fromCoroutine(self._entry(pubky, private, one, last[one.event.path])) for one in chunk]
+            )
+            for number, (one, entry) in enumerate(zip(chunk, entries, strict=True)):
+                try:
+                    applied = await self.store.apply(pubky, private, one.event, entry)
+                except BaseException:
+                    await self._leave(entries[number:])
+                    raise
+                if not applied:
+                    await self._leave(entries[number:])
+                    raise PeerBroken(f"event {one.event.seq} does not follow ours")
+
+    async def _entry(self, pubky: str, private: bool, one: LoggedEvent, last: int) -> Entry | None:
+        """The entry that an event leaves, with its body if that can be had; None for a DEL."""
+        event = one.event
+        if event.operation is Operation.DEL:
+            return None
+        assert event.content_hash is not None
+        entry = Entry(event.path, event.content_hash, event.length, event.content_type, event.modified, seq=event.seq)
+        if event.seq < last:
+            return entry
+        body = one.body
+        if body is not None and len(body) <= self.inline_limit and blake3(body).digest() == event.content_hash:
+            return evolve(entry, body=body)
+        return await self._with_body(pubky, private, entry)
+
+    # --- lists ----------------------------------------------------------------------------------------------------
+
+    async def _begin_list(self, pubky: str, private: bool) -> None:
+        page = await self.peer.entries(pubky, private, "")
+        await self.store.begin_list(pubky, private, page.standing)
+
+    async def _read_list(self, pubky: str, private: bool, state: CopiedLog) -> None:
+        """Read the list from where it was left, and the events since it was begun."""
+        for _ in range(LISTS):
+            if state.start is None:
+                await self._begin_list(pubky, private)
+                state = await self._state(pubky, private)
+            try:
+                standing = await self._read_pages(pubky, private, state.listed)
+                await self._replay(pubky, private, standing.position)
+                if await self.store.end_list(pubky, private, standing):
+                    return
+                reason = "the digest at its end is another one"
+            except (LogForked, LogCompacted) as error:
+                reason = str(error)
+            self.log.warn("The list of {pubky} is read again: {reason}", pubky=pubky, reason=reason)
+            await self._begin_list(pubky, private)
+            state = await self._state(pubky, private)
+        raise PeerBroken(f"its list of {pubky} does not become whole")
+
+    async def _read_pages(self, pubky: str, private: bool, after: str) -> LogStanding:
+        """Keep the pages of a list; returns where the log stood at the last one."""
+        while True:
+            page = await self.peer.entries(pubky, private, after)
+            if not page.entries:
+                await self.store.keep_listed(pubky, private, (), END)
+                return page.standing
+            last = page.entries[-1].path
+            if [one.path for one in page.entries] != sorted({one.path for one in page.entries}) or last <= after:
+                raise PeerBroken("its list is not in order")
+            await self.store.keep_listed(pubky, private, page.entries, last)
+            after = last
+
+    async def _replay(self, pubky: str, private: bool, end: Position) -> None:
+        """Apply what happened while the list was read."""
+        while True:
+            state = await self._state(pubky, private)
+            assert state.position is not None
+            if state.position.seq >= end.seq:
+                return
+            events = await self.peer.events(pubky, private, state.position)
+            if not events:
+                raise LogForked
+            await self._apply(pubky, private, events, upto=end.seq)
+
+    # --- bodies ---------------------------------------------------------------------------------------------------
+
+    async def _fill(self, pubky: str, entry: Entry) -> bool:
+        whole = await self._with_body(pubky, entry.path.startswith("/priv/"), entry)
+        if whole.body is None and whole.blob is None:
+            return False
+        if not await self.store.fill(pubky, whole):
+            await self._leave([whole])
+        return True
+
+    async def _with_body(self, pubky: str, private: bool, entry: Entry) -> Entry:
+        """An entry with its body; or as it is, if that cannot be had."""
+        if not self.may_keep(entry.length):
+            return entry
+        for _ in range(TRIES):
+            try:
+                whole = await self._fetch(pubky, private, entry)
+            except (BodyGone, StorageFull):
+                return entry
+            if whole is not None:
+                return whole
+            self.log.warn("{peer} sent another body of {pubky} than it named", peer=self.peer.key, pubky=pubky)
+        return entry
+
+    async def _fetch(self, pubky: str, private: bool, entry: Entry) -> Entry | None:
+        """Fetch a body into memory or a blob; None if it is another one. Raises `BodyGone`, `StorageFull`."""
+        pieces = await self.peer.body(pubky, private, entry.path, entry.content_hash)
+        digest, size, small, writer = blake3(), 0, bytearray(), None
+        is_small = entry.length <= self.inline_limit
+        try:
+            if not is_small:
+                writer = await self.blobs.create()
+            async for piece in pieces:
+                size += len(piece)
+                if size > entry.length:
+                    break
+                digest.update(piece)
+                if writer is None:
+                    small += piece
+                else:
+                    await writer.write(piece)
+            if size != entry.length or digest.digest() != entry.content_hash:
+                if writer is not None:
+                    await writer.discard()
+                return None
+            return evolve(entry, body=bytes(small)) if writer is None else evolve(entry, blob=await writer.keep())
+        except BaseException:
+            if writer is not None:
+                await writer.discard()
+            raise
+
+    async def _leave(self, entries: Sequence[Entry | None]) -> None:
+        """Remove blobs that nothing came to refer to."""
+        blobs = [entry.blob for entry in entries if entry is not None and entry.blob is not None]
+        if blobs:
+            await self.blobs.remove(blobs)
+
+    async def _state(self, pubky: str, private: bool) -> CopiedLog:
+        copy = await self.store.copy(pubky)
+        if copy is None:
+            raise NotFound
+        return copy.private if private else copy.public
+
+    def _now(self) -> int:
+        return int(self.clock.seconds() * 1_000_000)
+
+
+async def _all(works: Sequence[Deferred[T]]) -> list[T]:
+    """The results of all; if one fails, the failure, after all have ended."""
+    results: list[tuple[bool, Any]] = await DeferredList(list(works), consumeErrors=True)
+    for succeeded, result in results:
+        if not succeeded:
+            result.raiseException()
+    return [result for _, result in results]

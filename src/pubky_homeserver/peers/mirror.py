@@ -1,0 +1,299 @@
+"""Follows one homeserver: every account that it offers and we want, each log on its own.
+
+One connection brings hints: a log has changed. What a hint says is not believed but asked for, so hints may be lost,
+late or doubled. A log that has changed is **due**; a few hands take one log after the other, and a log is never in two
+of them. Whenever the stream of hints begins, all accounts are gone through once: so what changed while nobody listened
+is found, and a quiet account costs nothing.
+
+A log that fails waits, twice as long after each failure, and holds up no other one; a peer that fails waits alike.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import ClassVar
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pkarr.interfaces import INetwork, NetworkError
+from pkarr.keys import PublicKey
+from pkarr.packet import InvalidSignedPacket, SignedPacket
+from pubky_homeserver.copies import Copies
+from pubky_homeserver.core.authority import homeserver_of
+from pubky_homeserver.core.copies import Hint, LogStanding, Offered
+from pubky_homeserver.core.errors import PeerError, Refused, UserExists
+from pubky_homeserver.core.peers import Peer
+from pubky_homeserver.interfaces import IPacketStore, IPeer
+from pubky_homeserver.peers.following import Follower
+
+AT_ONCE = 8
+"""Logs of one peer that are worked on at a time."""
+
+FIRST_DELAY = 1.0
+"""Seconds that a peer, or a log, waits after its first failure; doubled after each further one."""
+
+LONGEST_DELAY = 300.0
+
+LOOK_UP = 600.0
+"""Seconds for which it is believed that an account lives at the peer."""
+
+Log = tuple[str, bool]
+"""An account, and whether it is its private log."""
+
+
+@define(eq=False)
+class Mirror(Service):
+    """Keeps copies of one peer's accounts up to date, from its start on."""
+
+    peer: Peer
+    source: IPeer
+    follower: Follower
+    copies: Copies
+    packets: IPacketStore
+    network: INetwork
+    clock: IReactorTime
+    jitter: Callable[[], float] = random.random
+    """A number from 0 to 1."""
+    failure: str | None = field(default=None, init=False)
+    """Why the peer cannot be followed at the moment; None if it can."""
+    _due: "OrderedDict[Log, None]" = field(factory=OrderedDict, init=False)
+    # Logs that have changed, and nobody works on; the first ones first.
+    _working: "dict[Log, Deferred[None]]" = field(factory=dict, init=False)
+    _again: set[Log] = field(factory=set, init=False)
+    # Logs that changed while they were worked on.
+    _looked_up: dict[str, float] = field(factory=dict, init=False)
+    # Account → when its newest packet named the peer (seconds).
+    _failures: dict[Log, int] = field(factory=dict, init=False)
+    # How often a log failed in a row.
+    _running: Deferred[None] | None = field(default=None, init=False)
+    _looking: Deferred[None] | None = field(default=None, init=False)
+    # Going through all accounts.
+    _waiting: set[Deferred[None]] = field(factory=set, init=False)
+    # Logs that wait after a failure.
+    _is_taking: bool = field(default=False, init=False)
+    log: ClassVar[Logger] = Logger()
+
+    def startService(self) -> None:
+        """Begin to listen."""
+        super().startService()
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(self._end)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop; fires when nothing is under way any more."""
+        super().stopService()
+        self._due.clear()
+        ending = [one for one in (self._running, self._looking) if one is not None]
+        ending += [*self._working.values(), *self._waiting]
+        for one in ending:
+            one.cancel()
+        return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way or due."""
+        return not (self._due or self._working or self._waiting or self._looking)
+
+    def hint(self, pubky: str, private: bool) -> None:
+        """A log may have changed."""
+        one = pubky, private
+        self.copies.fall_behind(pubky)
+        if one in self._working:
+            self._again.add(one)
+        else:
+            self._due[one] = None
+            self._work()
+
+    # --- the peer -------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Listen, and begin again when it ends."""
+        failures = 0
+        while True:
+            began = self.clock.seconds()
+            try:
+                await self.source.changes(self._hear, self._beat)
+                self.failure = "the stream of changes ended"
+            except PeerError as error:
+                self.failure = str(error)
+            except CancelledError:
+                raise
+            except Exception:
+                self.log.failure("{peer} cannot be followed", peer=self.peer.name)
+                self.failure = "failed; the log tells why"
+            failures = 0 if self.clock.seconds() - began > LONGEST_DELAY else failures + 1
+            await deferLater(self.clock, self._delay(failures))
+
+    def _beat(self) -> None:
+        self.copies.hear(self.peer.key)
+
+    def _hear(self, hint: Hint | None) -> None:
+        if hint is not None:
+            self._weigh(hint)
+            return
+        self.failure = None
+        if self._looking is not None:
+            self._looking.cancel()
+        looking = self._looking = Deferred.fromCoroutine(self._look())
+        looking.addErrback(self._end)
+        looking.addBoth(self._stop_looking, looking)
+
+    def _stop_looking(self, _result: object, looking: Deferred[None]) -> None:
+        if self._looking is looking:
+            self._looking = None
+
+    def _weigh(self, hint: Hint) -> None:
+        """Whether a hint is news about a log that we follow, or would begin to."""
+        if not self.peer.follows(hint.pubky) or (hint.private and not self.peer.private):
+            return
+        copy = self.copies.of(hint.pubky)
+        log = None if copy is None else copy.private if hint.private else copy.public
+        if log is None or log.position is None or log.position.seq < hint.seq:
+            self.hint(hint.pubky, hint.private)
+
+    async def _look(self) -> None:
+        """Go through all that the peer offers, once."""
+        after: str | None = ""
+        while after is not None:
+            try:
+                page, after = await self.source.offered(after)
+            except PeerError as error:
+                self.failure = str(error)
+                return
+            for offered in page:
+                if self.peer.follows(offered.pubky):
+                    await self._compare(offered)
+
+    async def _compare(self, offered: Offered) -> None:
+        """Confirm the logs that stand where the peer says, and follow the others."""
+        for private, standing in ((False, offered.public), (True, offered.private)):
+            if standing is None or (private and not self.peer.private):
+                continue
+            copy = self.copies.of(offered.pubky)
+            if copy is None or copy.missing or not await self._confirm(offered.pubky, private, standing):
+                self.hint(offered.pubky, private)
+
+    async def _confirm(self, pubky: str, private: bool, standing: LogStanding) -> bool:
+        if not await self.copies.store.confirm(pubky, private, standing.position, self._now()):
+            return False
+        await self.copies.refresh(pubky)
+        self.copies.keep_up(pubky)
+        return True
+
+    # --- the logs -------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Take logs that are due, as long as there are hands."""
+        if self._is_taking:
+            return  # one of them ended at once
+        self._is_taking = True
+        while self._due and len(self._working) < AT_ONCE and self.running:
+            one, _ = self._due.popitem(last=False)
+            self._working[one] = succeed(None)  # a hint that comes before the first wait must see it
+            work = Deferred.fromCoroutine(self._take(one))
+            if one in self._working:
+                self._working[one] = work
+        self._is_taking = False
+
+    async def _take(self, one: Log) -> None:
+        """Work on one log; whatever happens, it is given back."""
+        try:
+            await self._follow(*one)
+        except CancelledError:
+            pass
+        except Exception as error:
+            self._fail(one, error)
+        self._working.pop(one, None)
+        if one in self._again:
+            self._again.discard(one)
+            self._due[one] = None
+        self._work()
+
+    async def _follow(self, pubky: str, private: bool) -> None:
+        """Bring one log up to date, with all its bodies."""
+        if not await self._may_follow(pubky):
+            return
+        await self.copies.store.begin(pubky, self.peer.key, self._now())
+        try:
+            await self.follower.catch_up(pubky, private)
+            left = await self.follower.fill(pubky)
+        finally:
+            await self.copies.refresh(pubky)
+        self._failures.pop((pubky, private), None)
+        if not self._behind_elsewhere(pubky, private):
+            self.copies.keep_up(pubky)
+        if left:
+            self.log.info("{left} bodies of {pubky} are still missing", left=left, pubky=pubky)
+
+    async def _may_follow(self, pubky: str) -> bool:
+        """Whether the newest packet that anybody has names the peer: no packet, no copy. Looked up now and then."""
+        now = self.clock.seconds()
+        if self._looked_up.get(pubky, -LOOK_UP) + LOOK_UP > now:
+            return True
+        newest = await self._newest_packet(PublicKey.from_z32(pubky))
+        if newest is None or homeserver_of(newest) != self.peer.key:
+            self.log.info("{pubky} does not live at {peer}", pubky=pubky, peer=self.peer.name)
+            return False
+        self._looked_up[pubky] = now
+        return True
+
+    async def _newest_packet(self, key: PublicKey) -> SignedPacket | None:
+        """The newest packet of those that we keep, the peer has, and the network has."""
+        found = [
+            self._read(key, await self.packets.packet(key.z32)),
+            self._read(key, await self.source.packet(key.z32)),
+        ]
+        try:
+            found.append(await self.network.resolve(key))
+        except NetworkError as error:
+            self.log.debug("The network has no packet of {key}: {error}", key=key, error=error)
+        newest: SignedPacket | None = None
+        for packet in found:
+            if packet is not None and (newest is None or packet.more_recent_than(newest)):
+                newest = packet
+        return newest
+
+    def _read(self, key: PublicKey, payload: bytes | None) -> SignedPacket | None:
+        try:
+            return None if payload is None else SignedPacket.from_relay_payload(key, payload)
+        except InvalidSignedPacket as error:
+            self.log.warn("What {peer} has of {key} is no packet: {error}", peer=self.peer.name, key=key, error=error)
+            return None
+
+    def _behind_elsewhere(self, pubky: str, private: bool) -> bool:
+        """Whether the account's other log is due or worked on, or this one is again."""
+        other = pubky, not private
+        return other in self._due or other in self._working or (pubky, private) in self._again
+
+    def _fail(self, one: Log, error: Exception) -> None:
+        """Let a log that failed wait."""
+        pubky, _ = one
+        if isinstance(error, UserExists):
+            self.log.warn("{pubky} lives here and at {peer}", pubky=pubky, peer=self.peer.name)
+            return
+        if isinstance(error, PeerError | Refused):
+            self.log.info("A copy of {pubky} waits: {reason}", pubky=pubky, reason=str(error))
+        else:
+            self.log.failure("A copy of {pubky} failed", pubky=pubky)
+        failures = self._failures[one] = self._failures.get(one, 0) + 1
+        waiting: Deferred[None] = deferLater(self.clock, self._delay(failures))
+        self._waiting.add(waiting)
+        waiting.addCallbacks(lambda _none: self.hint(*one), lambda _failure: None)
+        waiting.addBoth(lambda _none: self._waiting.discard(waiting))
+
+    def _delay(self, failures: int) -> float:
+        longest: float = min(FIRST_DELAY * 2.0 ** (max(failures, 1) - 1), LONGEST_DELAY)
+        return longest * (1 + self.jitter()) / 2
+
+    def _now(self) -> int:
+        return int(self.clock.seconds() * 1_000_000)
+
+    def _end(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("{peer} is not followed any more", failure, peer=self.peer.name)

@@ -1,0 +1,32 @@
+"""The operator looks at the copies of other homeservers' accounts."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from attrs import frozen
+from klein import Klein
+
+from pubky_homeserver.web.request import Request
+from pubky_homeserver.web.texts import json_body
+
+
+def _nothing() -> dict[str, object]:
+    return {"peers": [], "copies": []}
+
+
+@frozen
+class Mirrors:
+    """What is kept for peers. `status` tells how it goes; by default there is nothing."""
+
+    status: Callable[[], dict[str, object]] = _nothing
+    app: ClassVar[Klein] = Klein()
+
+    @app.route("/mirrors", methods=["GET", "HEAD"])
+    async def show(self, request: Request) -> bytes:
+        """Every peer that is followed, and every copy. 200 as JSON.
+
+        `peers`: name, key, and why it cannot be followed at the moment, or null. `copies`: pubky, primary, state
+        (current, stale, bootstrapping), number of the last change, when the primary last confirmed it (Unix seconds),
+        bytes, and files whose body is missing.
+        """
+        return json_body(request, self.status())
