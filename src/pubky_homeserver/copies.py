@@ -4,14 +4,12 @@ A copy is an account's files without the account. It shows the public ones to ev
 are; it takes no writes, for only the primary knows what the user said last.
 """
 
-from typing import ClassVar
+from collections import Counter
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from pubky_homeserver.core.copies import Copy
-from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import ICopyStore
 
 STALE = 600.0
@@ -32,24 +30,22 @@ class Copies:
     # Homeserver → when it last said (seconds) that it has told of all changes.
     _behind: set[str] = field(factory=set, init=False)
     # Copies of which we know that they are not up to date, or do not know that they are.
-    log: ClassVar[Logger] = Logger()
+    _used: Counter[str] = field(factory=Counter, init=False)
+    # Homeserver → bytes that copies of its accounts take.
 
     async def load(self) -> None:
         """Read all that are there. Raises `StoreAway`."""
         after = ""
         while page := await self.store.copies(after, PAGE):
-            self._known.update((copy.pubky, copy) for copy in page)
-            self._behind.update(copy.pubky for copy in page)
+            for copy in page:
+                self._note(copy.pubky, copy)
+                self._behind.add(copy.pubky)
             after = page[-1].pubky
 
     async def refresh(self, pubky: str) -> Copy | None:
         """Read one again, or learn that it is gone. Raises `StoreAway`."""
         copy = await self.store.copy(pubky)
-        if copy is None:
-            self._known.pop(pubky, None)
-            self._behind.discard(pubky)
-        else:
-            self._known[pubky] = copy
+        self._note(pubky, copy)
         return copy
 
     def of(self, pubky: str | None) -> Copy | None:
@@ -62,7 +58,7 @@ class Copies:
 
     def used_by(self, primary: str) -> int:
         """Bytes that the copies of a homeserver's accounts take, as quotas count them."""
-        return sum(copy.used for copy in self._known.values() if copy.primary == primary)
+        return self._used.get(primary, 0)
 
     def hear(self, primary: str) -> None:
         """Note that a homeserver has told of all that changed until now."""
@@ -87,7 +83,13 @@ class Copies:
             return "bootstrapping"
         return "stale" if self.clock.seconds() - self.confirmed(copy) > STALE else "current"
 
-
-def has_body(entry: Entry) -> bool:
-    """Whether the body of an entry is here."""
-    return entry.body is not None or entry.blob is not None
+    def _note(self, pubky: str, copy: Copy | None) -> None:
+        """Keep what is known of a copy, or that it is gone."""
+        old = self._known.pop(pubky, None)
+        if old is not None:
+            self._used[old.primary] -= old.used
+        if copy is None:
+            self._behind.discard(pubky)
+            return
+        self._known[pubky] = copy
+        self._used[copy.primary] += copy.used

@@ -50,7 +50,7 @@ class Mirroring:
     async def set(self, **changes: Any) -> None:
         """Change what is known of the copy's public log."""
         pubky = self.owner.pubky
-        copy = self.shelf.kept.get(pubky) or Copy(pubky, PRIMARY, 0, 0, 0, WHOLE, CopiedLog())
+        copy = self.shelf.kept.get(pubky) or Copy(pubky, PRIMARY, 0, 77, 0, WHOLE, CopiedLog())
         self.shelf.kept[pubky] = evolve(copy, public=evolve(copy.public, **changes))
         await self.copies.refresh(pubky)
 
@@ -217,8 +217,10 @@ async def test_a_copy_that_is_gone(one: Mirroring) -> None:
     """Once it is forgotten nothing is said of it."""
     one.shelf.kept.clear()
     assert one.copies.all() != []
+    assert one.copies.used_by(PRIMARY) == 77
     assert await one.copies.refresh(one.owner.pubky) is None
     assert one.copies.all() == []
+    assert one.copies.used_by(PRIMARY) == 0
     assert told(await one.ask("GET", "/pub/a.txt")) == (None, None, None)
 
 
