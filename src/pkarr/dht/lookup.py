@@ -1,9 +1,10 @@
 """One search through the DHT, and one put at its end, as arithmetic: what came in says whom to ask next.
 
-A search asks the nearest nodes it knows for nodes that are nearer still, until the nearest K have answered. It asks
-several at a time, few on the way and all that remain once the way leads no nearer. Who is slow is left aside, so one
-silent node costs no more than one short wait; if the network is so small, or so bad, that K answers cannot be had
-otherwise, who was slow is asked once more.
+A search asks the nearest nodes it knows for nodes that are nearer still, until the nearest K have answered. It asks all
+of the nearest K it knows at once, and who turns out to be nearer as soon as somebody names it: the first answers come
+from near by, and lead on while the others are awaited. Who is slow is left aside, so one silent node costs no more
+than one short wait; if the network is so small, or so bad, that K answers cannot be had otherwise, who was slow is
+asked once more.
 
 Answers may be lies. A node counts under the id that it answers with, not under the one that others claimed for it;
 one owner of addresses counts once; items must be signed; of several the newest is taken. What a liar can still do is
@@ -72,10 +73,6 @@ class Lookup:
     _candidates: list[_Candidate] = field(factory=list, init=False)
     # All, nearest first.
     _places: dict[Address, _Candidate] = field(factory=dict, init=False)
-    _best: int = field(default=1 << 160, init=False)
-    # The distance of the nearest that answered.
-    _without_progress: int = field(default=0, init=False)
-    # Answers in a row that led no nearer.
 
     def add(self, contacts: Iterable[Contact]) -> None:
         """Nodes that somebody named."""
@@ -92,8 +89,7 @@ class Lookup:
             window = self._revived()
         fresh = [candidate for candidate in window if candidate.state is _State.NEW]
         waiting = sum(candidate.state is _State.ASKED for candidate in self._candidates)
-        free = (K if self._without_progress >= self.parallel else self.parallel) - waiting
-        chosen = fresh[: max(0, min(free, MAX_QUERIES - self.asked))]
+        chosen = fresh[: max(0, min(self.parallel - waiting, MAX_QUERIES - self.asked))]
         for candidate in chosen:
             candidate.state = _State.ASKED
             candidate.tries += 1
@@ -114,8 +110,6 @@ class Lookup:
         if sender == self.own:
             candidate.state = _State.OUT
         self.replied += 1
-        self._without_progress = 0 if candidate.distance < self._best else self._without_progress + 1
-        self._best = min(self._best, candidate.distance)
         self.add(nodes)
 
     def slow(self, contact: Contact) -> None:

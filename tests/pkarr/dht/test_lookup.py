@@ -7,7 +7,7 @@ from attrs import evolve
 
 from pkarr.dht.contacts import Contact
 from pkarr.dht.items import ImmutableItem, MutableItem, mutable_target, signable
-from pkarr.dht.lookup import ENOUGH, MAX_QUERIES, Holder, Lookup, Newest, Storing, Tally
+from pkarr.dht.lookup import ENOUGH, MAX_QUERIES, PARALLEL, Holder, Lookup, Newest, Storing, Tally
 from pkarr.dht.routing import K, distance
 from pkarr.keys import Keypair
 
@@ -95,8 +95,8 @@ def test_a_sea_of_invented_nodes() -> None:
     assert lookup.asked <= MAX_QUERIES
 
 
-def test_few_at_a_time_then_all() -> None:
-    """On the way some are asked at a time; when answers lead no nearer, all that remain of the nearest."""
+def test_the_nearest_come_first() -> None:
+    """So many are asked at a time; each answer makes room for the nearest that is known then."""
     lookup = Lookup(TARGET, bytes(20), parallel=5)
     nodes = contacts(30)
     lookup.add(nodes[10:])
@@ -107,13 +107,26 @@ def test_few_at_a_time_then_all() -> None:
     assert lookup.ask() == nodes[:1], "the nearest that is known next"
     for contact in first[1:]:
         lookup.take(contact, contact.id, [], None)
+    assert lookup.ask() == nodes[1:5]
     lookup.take(nodes[0], nodes[0].id, [], None)
-    asked = [*lookup.ask()]
-    for contact in asked:
-        lookup.take(contact, contact.id, [], None)
-    assert asked == [*nodes[1:5], nodes[15]]
-    rest = lookup.ask()
-    assert len(rest) == K - len(first) - 1 - len(asked)
+    assert lookup.ask() == nodes[15:16], "the nearest that is left"
+
+
+def test_all_of_the_nearest_at_once() -> None:
+    """A search begins with K queries, and asks who is nearer without waiting for the others; there is a limit."""
+    lookup = Lookup(TARGET, bytes(20))
+    nodes = contacts(3 * K)
+    near, middle, far = nodes[:K], nodes[K : 2 * K], nodes[2 * K :]
+    lookup.add(far)
+    assert lookup.ask() == far
+    lookup.take(far[0], far[0].id, middle, None)
+    assert lookup.ask() == middle
+    lookup.take(middle[0], middle[0].id, near, None)
+    waited_for = len(far) - 1 + len(middle) - 1
+    assert lookup.ask() == near[: PARALLEL - waited_for]
+    lookup.slow(far[1])
+    lookup.take(middle[1], middle[1].id, [], None)
+    assert lookup.ask() == near[PARALLEL - waited_for :][:2]
 
 
 def test_slow_nodes_hold_nobody_up() -> None:
