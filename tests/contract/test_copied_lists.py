@@ -66,6 +66,7 @@ async def test_a_list_repairs(store: Store) -> None:
         evolve(bare("/pub/c", seq=3), blob=BLOBS[3]),
         entry("/pub/d", seq=4),
         evolve(bare("/pub/e", seq=5), blob=BLOBS[4]),
+        evolve(bare("/pub/g", seq=6), blob=BLOBS[5]),
     ]
     for number, one in enumerate(ours):
         assert await store.copies.apply(ALICE, False, event_of(one, 10 + number, digest_of(*ours[: number + 1])), one)
@@ -75,18 +76,26 @@ async def test_a_list_repairs(store: Store) -> None:
         bare("/pub/c", b"other", seq=8),
         bare("/pub/d", seq=7, modified=NOW),
         bare("/pub/f", b"", seq=6),
+        bare("/pub/g", seq=5, content_type="a/b"),
     ]
     start = standing(9, 8, digest_of(*theirs))
     await store.copies.begin_list(ALICE, False, start)
     assert [event.path for event in await store.account_events(ALICE, None, 10, False, True, True)] == ["/priv/z"]
     assert await listing(store) == [one.path for one in ours]
     await store.copies.keep_listed(ALICE, False, theirs[:2], "/pub/aa")
-    assert await listing(store) == ["/pub/a", "/pub/aa", "/pub/b", "/pub/c", "/pub/d", "/pub/e"]
+    assert await listing(store) == ["/pub/a", "/pub/aa", "/pub/b", "/pub/c", "/pub/d", "/pub/e", "/pub/g"]
     await store.copies.keep_listed(ALICE, False, theirs[2:4], "/pub/d")
-    assert await listing(store) == ["/pub/a", "/pub/aa", "/pub/c", "/pub/d", "/pub/e"]
+    assert await listing(store) == ["/pub/a", "/pub/aa", "/pub/c", "/pub/d", "/pub/e", "/pub/g"]
     await store.copies.keep_listed(ALICE, False, theirs[4:], END)
     kept = [await store.entry(ALICE, one.path) for one in theirs]
-    assert kept == [ours[0], theirs[1], theirs[2], evolve(theirs[3], body=b"hello"), theirs[4]]
+    assert kept == [
+        ours[0],
+        theirs[1],
+        theirs[2],
+        evolve(theirs[3], body=b"hello"),
+        theirs[4],
+        evolve(theirs[5], blob=BLOBS[5]),
+    ]
     assert await listing(store, "/priv/") == ["/priv/z"]
     assert await store.entry(ALICE, "/priv/z") == hidden
     found = await copy_of(store)

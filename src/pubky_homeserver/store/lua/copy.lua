@@ -87,7 +87,7 @@ local function replace(copy, keys, old, new, blobs, grace)
   if new then
     redis.call('ZADD', keys.entries, 0, member)
     count(copy, new, 1)
-    if blob then
+    if blob and not (old and old.blob == blob) then
       redis.call('SADD', blobs .. string.format('%02x', blob:byte()), blob)
     end
   end
