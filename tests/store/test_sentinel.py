@@ -22,7 +22,7 @@ from tests.store.server import DURABLE, PROGRAMS, RedisServer
 from tests.web.sockets import reactor, until
 
 SERVICE = "pubky"
-PATIENCE = 90.0
+PATIENCE = 180.0
 """Seconds after which a test that waits has failed."""
 
 
@@ -60,6 +60,13 @@ def sentinel(folder: Path, master: int) -> Iterator[int]:
         process.wait()
 
 
+async def knows_replica(port: int) -> bool:
+    """Whether a sentinel has found the master's replica, and seen that it has caught up: before, it elects nobody."""
+    with socket.create_connection(("127.0.0.1", port), 5) as asking:
+        asking.sendall(f"SENTINEL REPLICAS {SERVICE}\r\n".encode())
+        return b"master-link-status\r\n$2\r\nok\r\n" in asking.recv(65536)
+
+
 def a_server(folder: Path, port: int, *options: str) -> RedisServer:
     """A server that others can reach by its port."""
     folder.mkdir()
@@ -86,6 +93,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[tuple[RedisServer, int, int]]:
                 return False
 
         await eventually(knows)
+        await eventually(lambda: knows_replica(port))
         yield master, first, port
     master.kill()
     replica.kill()

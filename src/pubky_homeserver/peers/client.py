@@ -5,6 +5,7 @@ named. That it is we who ask says the signature of each request.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from threading import Event
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -142,12 +143,20 @@ class PeerClient:
         headers = Headers({name: [value] for name, value in signed.items()})
         place = self.peer.url or f"https://{self.peer.key}"
         asking: Deferred[IResponse] = self.agent.request(b"GET", (place + target).encode("ascii"), headers, None)
+        given_up = Event()
+
+        def give_up(_waiting: object) -> None:
+            given_up.set()
+            asking.cancel()
+
+        waiting: Deferred[IResponse] = Deferred(give_up)
+        asking.chainDeferred(waiting)
         try:
-            return await asking.addTimeout(PATIENCE, self.clock, _be_late)
+            return await waiting.addTimeout(PATIENCE, self.clock, _be_late)
         except (CancelledError, PeerAway):
             raise
         except Exception as error:  # whatever finding, connecting, TLS or HTTP raise means the same
-            if _is_cancelled(error):
+            if given_up.is_set() or _is_cancelled(error):  # a look-up that is given up says that there is no such host
                 raise CancelledError from None
             raise PeerAway(_cause(error)) from error
 

@@ -220,6 +220,7 @@ class Mirror(Service):
         if not await self._may_follow(pubky):
             return
         await self.copies.store.begin(pubky, self.peer.key, self._now())
+        await self.copies.refresh(pubky)  # from now on what is not here yet is not said to be missing
         try:
             await self.follower.catch_up(pubky, private)
             left = await self.follower.fill(pubky)
