@@ -282,7 +282,7 @@ class ICopyStore(Interface):
         An entry that differs is replaced, and is without body unless its hash is that of the one before; entries of
         ours between these paths that are not in the page go. `upto` is the path of the last one, or at the end of the
         list a text that no path is above. Bytes, digest and missing bodies move along, and `listed` becomes `upto`, in
-        one step for each 500 entries, of the page or of ours. What is not above `listed` is skipped, and nothing
+        one step for each 250 entries, of the page or of ours. What is not above `listed` is skipped, and nothing
         happens if no list is being read. Raises `NotFound`.
         """
 

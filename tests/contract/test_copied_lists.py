@@ -148,6 +148,8 @@ async def test_events_while_the_list_is_read(store: Store) -> None:
         assert await store.copies.apply(ALICE, False, event, brought)
         assert (await copy_of(store)).public.position == Position(LOG_ID, event.seq, event.id, event.digest)
         assert not await store.copies.apply(ALICE, False, event, brought)
+        if event.seq < listed[1].seq:
+            assert await store.entry(ALICE, "/pub/b") == listed[1], "it is newer than the event"
     assert [await store.entry(ALICE, path) for path in await listing(store)] == [
         evolve(new["/pub/a"], seq=11),
         entry("/pub/b", seq=14),

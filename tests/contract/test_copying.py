@@ -309,6 +309,7 @@ async def redis(request: Any, servers: dict[str, RedisServer]) -> AsyncIterator[
     server.ask("CONFIG", "SET", "appendfsync", "everysec")
     yield store
     server.ask("CONFIG", "SET", "appendfsync", "always")
+    server.ask("FLUSHALL")
     await store.stop()
 
 

@@ -37,6 +37,9 @@ from pubky_homeserver.store.packing import (
 from pubky_homeserver.store.refusals import checked
 from pubky_homeserver.store.remembered import Remembered
 
+PART = 250
+"""Files of a list that one script keeps: for some milliseconds Redis does nothing else."""
+
 Facts = Sequence[bytes]
 """Fields and values, one after the other."""
 
@@ -94,7 +97,7 @@ class RedisCopies:
         left = [evolve(entry, body=None, blob=None) for entry in entries]
         with self._rewriting(pubky):
             while True:
-                taken, done = await self._keep(pubky, private, (first, stop, upto), left[:STEP], len(left) > STEP)
+                taken, done = await self._keep(pubky, private, (first, stop, upto), left[:PART], len(left) > PART)
                 left = left[taken:]
                 if done and not left:
                     return
@@ -111,7 +114,7 @@ class RedisCopies:
                 "keep_listed",
                 (schema.copy(pubky), schema.entries(pubky), schema.GRACES),
                 (
-                    *(schema.log_name(private), first, stop, upto, STEP, self.grace * 1_000_000),
+                    *(schema.log_name(private), first, stop, upto, PART, self.grace * 1_000_000),
                     *(word for entry in entries for word in _words(entry)),
                 ),
             )

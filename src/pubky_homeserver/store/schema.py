@@ -53,7 +53,8 @@ key                    type    what it holds
 
 Bytes of Redis' memory, measured with Redis 7.0 (`tests/bench/store.py`): 390 for a file whose path has 60 bytes, its
 body apart (225 the entry, 150 the event, 15 the pointer); 165 for each further write to it; 630 for an account, 600 for
-its first session. The first event of a log takes a block of `stream-node-max-bytes` (4096), which then fills up.
+its first session, 570 for a copy. The first event of a log takes a block of `stream-node-max-bytes` (4096), which then
+fills up.
 """
 
 VERSION = 1
