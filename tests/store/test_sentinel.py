@@ -49,7 +49,7 @@ def sentinel(folder: Path, master: int) -> Iterator[int]:
     port = free_port()
     (folder / "sentinel.conf").write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor {SERVICE} 127.0.0.1 {master} 1\n"
-        f"sentinel down-after-milliseconds {SERVICE} 300\nsentinel failover-timeout {SERVICE} 3000\n"
+        f"sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 3000\n"
     )
     words = [PROGRAMS[0], str(folder / "sentinel.conf"), "--sentinel"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
