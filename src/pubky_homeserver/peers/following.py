@@ -42,8 +42,8 @@ TRIES = 3
 LISTS = 5
 """Times that a list is read again because the digest at its end was another one, before somebody should look."""
 
-END = "0"
-"""No path is above it: they all begin with a slash, the character before."""
+END = "\U0010ffff"
+"""No path is above it, and no other name either."""
 
 
 @frozen
@@ -110,7 +110,7 @@ class Follower:
                 try:
                     applied = await self.store.apply(pubky, private, one.event, entry)
                 except BaseException:
-                    await self._leave(entries[number:])
+                    await self._leave(entries[number + 1 :])  # this one may have been applied: the sweep will know
                     raise
                 if not applied:
                     await self._leave(entries[number:])
