@@ -11,17 +11,18 @@ Whoever asks what is being asked already waits for the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pkarr.asking import all_of, attempt
 from pkarr.cache import CAPACITY, Cache, Seen
 from pkarr.interfaces import (
     Conflict,
@@ -36,8 +37,6 @@ from pkarr.interfaces import (
 )
 from pkarr.keys import PublicKey
 from pkarr.packet import SignedPacket
-
-PATIENCE = 30.0  # seconds for one network; each has shorter limits of its own
 
 T = TypeVar("T")
 
@@ -170,7 +169,7 @@ class Client:
             raise NotMostRecent(f"a packet of {seen.packet.timestamp} is known here")
         if seen is not None and replaces is not None and seen.packet.timestamp not in (replaces, packet.timestamp):
             raise Conflict(f"a packet of {seen.packet.timestamp} is known here")
-        spread = Spread(tuple(await _all(self._publish(network, packet, replaces) for network in self.networks)))
+        spread = Spread(tuple(await all_of(self._publish(network, packet, replaces) for network in self.networks)))
         if spread.failure is None:
             self._cache.keep(packet, self.clock.seconds())
         return spread
@@ -216,14 +215,14 @@ class Client:
         """Ask all networks; ends when all have answered."""
         networks = self.relays if lookup.policy is Policy.CACHE_ONLY else self.networks
         try:
-            await _all(self._ask(network, lookup) for network in networks)
+            await all_of(self._ask(network, lookup) for network in networks)
         finally:
             self._running.discard(lookup)
             self._settle(lookup)
 
     async def _ask(self, network: INetwork, lookup: _Lookup) -> None:
         try:
-            packet = await self._try(network, network.resolve(lookup.key, lookup.policy))
+            packet = await attempt(network, network.resolve(lookup.key, lookup.policy), self.clock)
             if packet is not None and packet.public_key != lookup.key:
                 raise UnexpectedAnswer("a packet of another key")
         except UnreadableItem as error:
@@ -242,23 +241,9 @@ class Client:
 
     async def _publish(self, network: INetwork, packet: SignedPacket, replaces: int | None) -> Outcome:
         try:
-            return Outcome(network, await self._try(network, network.publish(packet, replaces)))
+            return Outcome(network, await attempt(network, network.publish(packet, replaces), self.clock))
         except NetworkError as error:
             return Outcome(network, failure=error)
-
-    async def _try(self, network: INetwork, work: Coroutine[Any, Any, T]) -> T:
-        """What a network does, within its time. Whatever goes wrong is a `NetworkError`, or we were cancelled."""
-
-        def late(_result: object, _seconds: float) -> T:
-            raise Unavailable(f"no answer within {PATIENCE:g} s")
-
-        try:
-            return await Deferred.fromCoroutine(work).addTimeout(PATIENCE, self.clock, late)
-        except (CancelledError, NetworkError):
-            raise
-        except Exception:
-            self.log.failure("Unexpected failure at {network}", network=network)
-            raise Unavailable("failed; the log tells why") from None
 
     def _settle(self, lookup: _Lookup) -> None:
         """Answer; who asks from now on asks anew."""
@@ -296,13 +281,3 @@ def _together(failures: Sequence[tuple[INetwork, NetworkError]]) -> NetworkError
     if failures and all(isinstance(error, PacketRefused) for _, error in failures):
         return PacketRefused(text)
     return Unavailable(text)
-
-
-async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all, which run at once. Whoever cancels it cancels them."""
-    ended: list[tuple[bool, Any]]
-    ended = await DeferredList([Deferred.fromCoroutine(work) for work in works], consumeErrors=True)
-    for succeeded, result in ended:
-        if not succeeded:
-            result.raiseException()
-    return [result for _, result in ended]

@@ -112,6 +112,15 @@ class SignedPacket:
         return (self.timestamp, self.dns) > (other.timestamp, other.dns)
 
 
+def newest_of(packets: Iterable[SignedPacket | None]) -> SignedPacket | None:
+    """The most recent of some packets of one key; None if there is none."""
+    newest: SignedPacket | None = None
+    for packet in packets:
+        if packet is not None and (newest is None or packet.more_recent_than(newest)):
+            newest = packet
+    return newest
+
+
 def signable(timestamp: int, value: bytes) -> bytes:
     """The bytes that a signature covers (BEP 44, mutable items without salt)."""
     return b"3:seqi%de1:v%d:%b" % (timestamp, len(value), value)

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
-from pkarr.client import PATIENCE
-from pkarr.interfaces import ICounting, INetwork, NetworkError, Policy, Unavailable
+from pkarr.asking import all_of, attempt
+from pkarr.interfaces import ICounting, INetwork, NetworkError, Policy
 from pkarr.keys import PublicKey
 from pkarr.packet import SignedPacket
-
-_log = Logger()
 
 
 @frozen
@@ -32,23 +28,14 @@ class Sighting:
 
 async def survey(key: PublicKey, networks: Iterable[INetwork], clock: IReactorTime) -> tuple[Sighting, ...]:
     """Ask every network for its newest packet of a key, all at once; each has `PATIENCE` seconds, and fails alone."""
-    looks = [Deferred.fromCoroutine(_look(key, network, clock)) for network in networks]
-    return tuple(await gatherResults(looks, consumeErrors=True))
+    return tuple(await all_of(_look(key, network, clock) for network in networks))
 
 
 async def _look(key: PublicKey, network: INetwork, clock: IReactorTime) -> Sighting:
-    def late(_result: object, _seconds: float) -> Sighting:
-        raise Unavailable(f"no answer within {PATIENCE:g} s")
-
     try:
-        return await Deferred.fromCoroutine(_see(key, network)).addTimeout(PATIENCE, clock, late)
+        return await attempt(network, _see(key, network), clock)
     except NetworkError as error:
         return Sighting(network, failure=error)
-    except CancelledError:
-        raise
-    except Exception:
-        _log.failure("Unexpected failure at {network}", network=network)
-        return Sighting(network, failure=Unavailable("failed; the log tells why"))
 
 
 async def _see(key: PublicKey, network: INetwork) -> Sighting:

@@ -16,12 +16,13 @@ from typing import ClassVar
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pkarr.asking import attempt
 from pkarr.client import Outcome, Spread
 from pkarr.interfaces import INetwork, NetworkError, NotMostRecent, Policy, Unavailable
 from pkarr.keys import Keypair
@@ -136,18 +137,11 @@ class _Upkeep:
         is_news = self.published is None or self.failure is not None
         try:
             nodes = await self._attempt()
-        except CancelledError:
-            raise
         except NotMostRecent as error:
             self.failure = NotMostRecent(f"a newer record of this key is known there: {error}")
             self.log.error("Our record is not kept at {network}: {failure}", network=self.network, failure=self.failure)
-        except TimeoutError:
-            self.failure = Unavailable(f"no answer within {PATIENCE:g} s")
         except NetworkError as error:
             self.failure = error
-        except Exception:
-            self.log.failure("Unexpected failure at {network}", network=self.network)
-            self.failure = Unavailable("failed; the log tells why")
         else:
             self.published, self.failure = self.clock.seconds(), None
             log = self.log.info if is_news else self.log.debug
@@ -159,10 +153,9 @@ class _Upkeep:
 
     async def _attempt(self) -> int:
         """Publish; one that is stopped ends with `CancelledError`, whatever its connection calls that."""
-        trying = Deferred.fromCoroutine(self._exchange()).addTimeout(PATIENCE, self.clock)
         try:
-            return await trying
-        except Exception:
+            return await attempt(self.network, self._exchange(), self.clock, PATIENCE)
+        except NetworkError:
             if self._stopped:
                 raise CancelledError from None
             raise

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from pkarr.client import Client
 from pkarr.interfaces import INetwork, NetworkError, Policy, Unavailable, UnreadableItem
 from pkarr.keys import PublicKey
-from pkarr.packet import InvalidSignedPacket, SignedPacket
+from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
 from pubky_homeserver.core.authority import homeserver_of
 from pubky_homeserver.core.errors import StorageFull, StoreAway
 from pubky_homeserver.core.health import Republication
@@ -254,7 +254,7 @@ class Republisher(Service):
             outcome = await self._try(client, PublicKey.from_z32(pubky))
         except CancelledError:
             raise
-        except Exception:
+        except Exception:  # a fault with one account must not end the round of all
             self.log.failure("Unexpected failure with the record of {pubky}", pubky=pubky)
             outcome = Outcome.FAILED
         finally:
@@ -335,10 +335,7 @@ async def _find(client: Client, key: PublicKey, stored: SignedPacket | None) -> 
         found.append(await client.resolve(key, Policy.NETWORK_ONLY))
     except UnreadableItem as error:
         unreadable = error
-    newest: SignedPacket | None = None
-    for packet in found:
-        if packet is not None and (newest is None or packet.more_recent_than(newest)):
-            newest = packet
+    newest = newest_of(found)
     if unreadable is not None and (newest is None or unreadable.seq > newest.timestamp):
         raise unreadable
     return newest

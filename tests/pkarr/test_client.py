@@ -13,8 +13,9 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from pkarr.asking import PATIENCE
 from pkarr.builder import Builder
-from pkarr.client import PATIENCE, Client
+from pkarr.client import Client
 from pkarr.interfaces import (
     Conflict,
     INetwork,

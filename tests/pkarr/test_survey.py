@@ -7,8 +7,8 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pkarr.asking import PATIENCE
 from pkarr.builder import Builder
-from pkarr.client import PATIENCE
 from pkarr.interfaces import ICounting, NetworkError, Unavailable, UnreadableItem
 from pkarr.keys import Keypair, PublicKey
 from pkarr.packet import SignedPacket

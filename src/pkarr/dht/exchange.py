@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
+from pkarr.asking import all_of
 from pkarr.dht.contacts import Address, Contact
 from pkarr.dht.family import Family
 from pkarr.dht.items import MIN_SEQ, MutableItem, mutable_target
@@ -77,7 +77,7 @@ class Exchange:
             family.deliver(Delivery(Storing(lookup.holders(), tally, keepers), item, cas, family.ask))
             for family, lookup in found
         ]
-        await _all(deliveries)
+        await all_of(deliveries)
         return _outcome(tally)
 
     async def _search(
@@ -110,7 +110,7 @@ class Exchange:
         ]
         await self._slots.acquire()
         try:
-            await _all([family.search(search) for family, search in zip(families, searches, strict=True)])
+            await all_of([family.search(search) for family, search in zip(families, searches, strict=True)])
         finally:
             self._slots.release()
         if not any(lookup.asked for lookup in lookups):
@@ -131,15 +131,6 @@ class Exchange:
 
     def _serving(self) -> list[Family]:
         return [family for family in self.families.values() if not family.socket.is_read_only]
-
-
-async def _all(coroutines: list[Coroutine[Any, Any, None]]) -> None:
-    """Run them at the same time, all to their end; then raise what the first that failed has raised."""
-    running = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
-    results: list[tuple[bool, Any]] = await DeferredList(running, consumeErrors=True)
-    for is_good, result in results:
-        if not is_good:
-            result.raiseException()
 
 
 def _compare(known: MutableItem, item: MutableItem, cas: int | None) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from pkarr.client import Spread
 from pkarr.interfaces import NotMostRecent
 from pkarr.keys import InvalidPublicKey, PublicKey
-from pkarr.packet import SignedPacket
+from pkarr.packet import newest_of
 from pkarr.records import AAAA, CNAME, HTTP_PORT, HTTPS, IPV4HINT, IPV6HINT, NS, PORT, SVCB, TXT, A, Record, Service
 from pkarr.survey import Sighting
 from pubky_homeserver.core.errors import InvalidRequest, NotThisProcess
@@ -47,10 +47,7 @@ class NetworkRecords:
         except (UnicodeDecodeError, InvalidPublicKey) as error:
             raise InvalidRequest(f"Not a public key: {error}") from None
         sightings = await self.survey(key)
-        newest: SignedPacket | None = None
-        for packet in (sighting.packet for sighting in sightings):
-            if packet is not None and (newest is None or packet.more_recent_than(newest)):
-                newest = packet
+        newest = newest_of(sighting.packet for sighting in sightings)
         return json_body(
             request,
             {
