@@ -27,7 +27,7 @@ from pkarr.dht.routing import K, distance
 PARALLEL = 40  # queries at a time on the way: fewer find it later, more ask more nodes in vain (tests/bench/dht.py)
 MAX_QUERIES = 250  # in one search; an honest network of 1000 nodes needs 50, of 4000 70
 MAX_TRIES = 2  # queries to one node
-ENOUGH = 2  # nodes with the same newest item, for those who need not be sure: one may have missed the last put
+ENOUGH = 3  # nodes with the same newest item, for those who need not be sure
 
 
 class _State(Enum):

@@ -38,7 +38,10 @@ class World:
         """A node at a host, not started."""
         kind = kind_of(host)
         tables = {kind: RoutingTable(self.chance.randbytes(20), is_private)}
-        found: Callable[[], Deferred[list[Address]]] = lambda: succeed(helpers or [])  # noqa: E731  # it has a type
+
+        def found() -> Deferred[list[Address]]:
+            return succeed(helpers or [])
+
         node = Family(
             kind,
             self.clock,
