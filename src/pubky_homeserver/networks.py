@@ -1,4 +1,4 @@
-"""Where records are published and found: the relays, and our own node of the DHT, which remembers whom it knew.
+"""Where records are found, and peers by them: relays, and our own node of the DHT, which remembers whom it knew.
 
 A node that starts with the neighbours of its last life needs no bootstrap node, and it keeps its id, under which others
 know it. They are written down every few minutes and at the end; a file that cannot be read or written costs a slower
@@ -10,18 +10,23 @@ from typing import Any, ClassVar
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.web.client import Agent
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgent
 
+from pkarr.client import Client
 from pkarr.dht.node import BOOTSTRAP, Dht, Settings
 from pkarr.dht.saved import MAX_LENGTH, InvalidSaved, Saved
-from pkarr.interfaces import INetwork
+from pkarr.endpoints import Endpoints
 from pkarr.relay import Relay
+from pkarr.tls.agent import agent
+from pkarr.tls.session import IEngine
 from pubky_homeserver.config import DhtNode, Pkdns
 from pubky_homeserver.core.errors import CannotStart
+from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.durable import write_whole
 
 SAVE_INTERVAL = 600.0
@@ -55,6 +60,10 @@ class Networks(Service):
     file: Path
     relays: tuple[Relay, ...] = field(init=False)
     dht: Dht | None = field(init=False)
+    client: Client = field(init=False)
+    """All of them as one, with a memory."""
+    _pools: list[HTTPConnectionPool] = field(factory=list, init=False)
+    # Connections to peers.
     _saving: LoopingCall = field(init=False)
     log: ClassVar[Logger] = Logger()
 
@@ -67,16 +76,15 @@ class Networks(Service):
     def _make_dht(self) -> Dht | None:
         return Dht(self.reactor, settings_of(self.pkdns, self.node), self._remember()) if self.node.enabled else None
 
+    @client.default
+    def _make_client(self) -> Client:
+        return Client(self.reactor, self.relays, self.dht)
+
     @_saving.default
     def _make_saving(self) -> LoopingCall:
         saving = LoopingCall(self._save)
         saving.clock = self.reactor
         return saving
-
-    @property
-    def all(self) -> tuple[INetwork, ...]:
-        """Every one of them."""
-        return self.relays if self.dht is None else (*self.relays, self.dht)
 
     def startService(self) -> None:
         """Join the DHT. Raises `CannotStart` if there is no port for it."""
@@ -91,11 +99,29 @@ class Networks(Service):
 
     async def _leave(self) -> None:
         """Leave the DHT, and write down who is there."""
+        self.client.close()
+        await DeferredList([pool.closeCachedConnections() for pool in self._pools])
         if self.dht is None or not self._saving.running:
             return
         self._saving.stop()
         self._save()
         await self.dht.stopService()
+
+    def agent_to(self, peer: Peer, engine: IEngine | str) -> IAgent | None:
+        """What reaches a peer: as the rest of the web if its URL is known, else where its key leads; None: nothing.
+
+        `engine`: what speaks TLS by public key, or why nothing does.
+        """
+        if peer.url is None and isinstance(engine, str):
+            self.log.warn(
+                "{peer} has no url, and cannot be reached by its key: {reason}", peer=peer.name, reason=engine
+            )
+            return None
+        pool = HTTPConnectionPool(self.reactor)
+        self._pools.append(pool)
+        if peer.url is not None or isinstance(engine, str):
+            return Agent(self.reactor, pool=pool)
+        return agent(Endpoints(self.client).places, engine, self.reactor, pool)
 
     def stopService(self) -> Deferred[None]:
         """Leave; fires when the ports are closed."""

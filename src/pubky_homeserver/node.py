@@ -22,14 +22,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool
-from twisted.web.iweb import IAgent
 
-from pkarr.client import Client
-from pkarr.endpoints import Endpoints
-from pkarr.interfaces import INetwork
 from pkarr.keys import Keypair
-from pkarr.tls.agent import agent
 from pkarr.tls.endpoint import TlsFactory
 from pkarr.tls.session import IEngine
 from pubky_homeserver import testnet
@@ -38,7 +32,6 @@ from pubky_homeserver.blobs import FileBlobs
 from pubky_homeserver.config import Config
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.errors import CannotStart
-from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.descriptors import OTHER_CONNECTIONS, handshakes
 from pubky_homeserver.directory import DataDirectory
@@ -240,10 +233,7 @@ class Homeserver(Service):
         self._run(feed)  # last, so that its streams end first
 
     async def _make_peering(self, store: RedisStore, storage: Storage) -> Peering:
-        network = None
-        if self.networks is not None:
-            network = Client(self.reactor, self.networks.relays, self.networks.dht)
-            self._undo.append(network.close)
+        networks, engine = self.networks, self.engine
         copies = Copies(store.copies, self.reactor)
         await copies.load()
         return Peering(
@@ -253,22 +243,11 @@ class Homeserver(Service):
             copies=copies,
             packets=store.packets,
             storage=storage,
-            network=network,
-            agent=lambda peer: self._agent_to(peer, network),
+            network=None if networks is None else networks.client,
+            agent=lambda peer: None if networks is None else networks.agent_to(peer, engine),
             clock=self.reactor,
             epoch=lambda: store.epoch,
         )
-
-    def _agent_to(self, peer: Peer, network: INetwork | None) -> IAgent | None:
-        """What reaches a peer: as the rest of the web where a URL is known, else where its key leads."""
-        pool = HTTPConnectionPool(self.reactor)
-        self._undo.append(pool.closeCachedConnections)
-        if peer.url is not None:
-            return Agent(self.reactor, pool=pool)
-        if isinstance(self.engine, str) or network is None:
-            self.log.warn("{peer} has no url, and cannot be reached by its key here", peer=peer.name)
-            return None
-        return agent(Endpoints(network).places, self.engine, self.reactor, pool)
 
     def _open(self, sites: dict[str, Answer], patience: float) -> None:
         """Serve these; at the end close their ports, and give running requests so many seconds, all at once."""

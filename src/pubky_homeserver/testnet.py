@@ -7,13 +7,14 @@ in one process.
 
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.error import CannotListenError
 
-from pkarr.dht.node import Dht, Settings
+from pkarr.dht.node import Dht
 from pkarr.keys import Keypair
 from pubky_homeserver.config import Admin, Config, DhtNode, Drive, General, Pkdns
 from pubky_homeserver.core.errors import CannotStart
+from pubky_homeserver.networks import settings_of
 from pubky_homeserver.values import Socket
 from pubky_homeserver.web.http_relay import HttpRelay
 from pubky_homeserver.web.pkarr_relay import PkarrRelay
@@ -58,20 +59,8 @@ class Surroundings:
 
     @dht.default
     def _make_dht(self) -> Dht:
-        return Dht(
-            self.reactor,
-            Settings(
-                port=BOOTSTRAP.port,
-                insists=True,
-                ipv4=BOOTSTRAP.host,
-                ipv6=None,
-                bootstrap=(),
-                serves=True,
-                is_private=True,
-                rate=_NO_LIMIT,
-                total_rate=_NO_LIMIT,
-            ),
-        )
+        settings = settings_of(CONFIG.pkdns, CONFIG.dht)
+        return Dht(self.reactor, evolve(settings, port=BOOTSTRAP.port, insists=True, bootstrap=()))
 
     @pkarr.default
     def _make_pkarr_relay(self) -> PkarrRelay:

@@ -1,0 +1,24 @@
+"""The ports of the house: what it needs from outside. Each has two real implementations and one contract test suite.
+
+All methods that return coroutines raise `core.errors.StoreAway` while the store cannot be reached; then nothing was
+acknowledged, though it may have happened.
+"""
+
+from pubky_homeserver.interfaces.copies import ICopyStore, ILogStore, IPeer
+from pubky_homeserver.interfaces.files import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
+from pubky_homeserver.interfaces.people import IAccountStore, IGrantStore, IPacketStore, ISessionStore
+
+__all__ = [
+    "IAccountStore",
+    "IBlobReader",
+    "IBlobStore",
+    "IBlobWriter",
+    "ICopyStore",
+    "IEntryStore",
+    "IGrantStore",
+    "ILockStore",
+    "ILogStore",
+    "IPacketStore",
+    "IPeer",
+    "ISessionStore",
+]

@@ -1,0 +1,147 @@
+"""The ports of homeservers that follow each other: logs, copies, peers."""
+
+# mypy: disable-error-code="empty-body"
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from zope.interface import Attribute, Interface
+
+from pubky_homeserver.core.copies import Copy, Hint, Listed, LoggedEvent, LogStanding, Offered, Position
+from pubky_homeserver.core.records import Entry, Event
+
+
+class ILogStore(Interface):
+    """The logs of the accounts that live here, for homeservers that follow them."""
+
+    async def standings(after: int, limit: int) -> tuple[list[tuple[str, LogStanding, LogStanding]], int | None]:
+        """Up to `limit` (at most 500) accounts in the order of sign-up: pubky, public and private log.
+
+        `after` and what is returned besides: as in `IAccountStore.accounts`.
+        """
+
+    async def standing(pubky: str, private: bool) -> LogStanding | None:
+        """Where one log stands; None without an account."""
+
+    async def event(pubky: str, private: bool, event_id: int) -> Event | None:
+        """The event of a log with exactly this id."""
+
+    async def event_numbered(pubky: str, private: bool, seq: int) -> Event | None:
+        """The event of a log with this number, if the log still has it."""
+
+    async def logged(pubky: str, private: bool, after: int, limit: int) -> list[LoggedEvent]:
+        """Up to `limit` (at most 1000) events of a log with an id above `after`, ascending."""
+
+    async def listed(pubky: str, private: bool, after: str, limit: int) -> Listed | None:
+        """Up to `limit` (at most 500) files of a log with a path above `after`, in byte order, with its standing.
+
+        Read in one step, so that no write lies between page and standing. None without an account.
+        """
+
+
+class ICopyStore(Interface):
+    """Copies of accounts of other homeservers. Their files and events lie where those of an account do.
+
+    A copy is no account: none of the other ports knows it, and its events are in no feed of all accounts. Only `entry`,
+    `listing` and `account_events` of `IEntryStore` read what it has, and the sweep of blobs spares it.
+
+    What adds files or bodies raises `StorageFull` where a write of a user would. Files of another log than the one that
+    is named, and pages out of order, are a mistake of the caller's: `ValueError`.
+    """
+
+    async def begin(pubky: str, primary: str, now: int) -> None:
+        """Begin a copy; one that is there goes on, with this primary. Raises `UserExists` if an account lives here."""
+
+    async def copy(pubky: str) -> Copy | None:
+        """The copy of an account."""
+
+    async def copies(after: str, limit: int) -> list[Copy]:
+        """Up to `limit` (at most 500) copies with a pubky above `after`, ascending."""
+
+    async def begin_list(pubky: str, private: bool, start: LogStanding) -> None:
+        """Begin to read the list of files: of a log that has no position yet, or that differs from its primary's.
+
+        The log has the position and the reigns of `start` then, and is complete after it: the events before are
+        forgotten, for nobody knows which of them the primary has too. Entries that are here stay; the list is not whole
+        until `end_list`. Raises `NotFound`.
+        """
+
+    async def keep_listed(pubky: str, private: bool, entries: Sequence[Entry], upto: str) -> None:
+        """Keep a page of the list, in byte order: all that the primary has between `listed` and `upto`.
+
+        An entry that differs is replaced, and is without body unless its hash is that of the one before; entries of
+        ours between these paths that are not in the page go. `upto` is the path of the last one, or at the end of the
+        list a text that no path is above. Bytes, digest and missing bodies move along, and `listed` becomes `upto`, in
+        one step for each 250 entries, of the page or of ours. What is not above `listed` is skipped, and nothing
+        happens if no list is being read. Raises `NotFound`.
+        """
+
+    async def end_list(pubky: str, private: bool, standing: LogStanding) -> bool:
+        """Be whole at `standing`, where the list was read to its end or later, with the reigns there.
+
+        False, and nothing happens, unless the last applied event is the one there, and our digest the one there. Raises
+        `NotFound`.
+        """
+
+    async def apply(pubky: str, private: bool, event: Event, entry: Entry | None) -> bool:
+        """Apply the next event of the log and move to it: one atomic step; `entry` brings the body of a PUT.
+
+        False, and nothing happens, unless the event's number is the next one and its id above the last one's: so
+        replays do no harm. The digest after it must be the event's: else `DigestMismatch`, and nothing happens. The
+        entry of a PUT without body keeps the one of the entry before if the hash is the same, else it is counted as
+        missing. The blob of an entry that it replaces or removes gets its grace. Raises `NotFound`.
+
+        While the list is read the event is noted and the position moves, whatever the digest; but the path is left
+        alone if it is above `listed`, for the list comes to it yet, or if its entry has a larger number, for the page
+        that it was in was read after the event. A blob that is brought to a path that is left alone stays an orphan for
+        the sweep.
+        """
+
+    async def confirm(pubky: str, private: bool, position: Position, now: int) -> bool:
+        """Note that the primary stands where we do. False if we stand elsewhere by now, or the list is not whole."""
+
+    async def missing(pubky: str, after: str, limit: int) -> list[Entry]:
+        """Up to `limit` (at most 500) entries without body with a path above `after`, ascending."""
+
+    async def fill(pubky: str, entry: Entry) -> bool:
+        """Give an entry its body, small or as a blob. Whether it has that one then, also from an earlier call.
+
+        False if the path holds something else by now, or has a body from elsewhere.
+        """
+
+    async def forget(pubky: str, limit: int) -> bool:
+        """Remove up to `limit` (at most 500) entries of a copy, at last the copy. Whether it is gone.
+
+        What is left of a copy in between has no positions, as before its first list.
+        """
+
+
+class IPeer(Interface):
+    """A trusted homeserver whose accounts are followed.
+
+    Every method may raise `PeerAway`, `PeerRefused` and `PeerBroken`. What it says is bounded and has the right shape;
+    whether it is true is for the caller to see.
+    """
+
+    key: str = Attribute("Its public key, z-base-32.")
+
+    async def offered(after: str) -> tuple[list[Offered], str | None]:
+        """A page of the accounts that it is primary of and offers, and where to go on; None at the end."""
+
+    async def packet(pubky: str) -> bytes | None:
+        """The newest signed packet of a key that it knows: signature, timestamp, DNS message; not verified."""
+
+    async def changes(hear: Callable[[Hint | None], None], beat: Callable[[], None]) -> None:
+        """Hear of changes of all offered accounts until the stream ends, which it does only by a failure.
+
+        None comes first: every change after it gets a hint, which may come late or twice. `beat` is called every few
+        seconds, when all that changed before was hinted at.
+        """
+
+    async def events(pubky: str, private: bool, position: Position) -> list[LoggedEvent]:
+        """Up to 1000 events after a position of ours, ascending. Raises `LogForked` and `LogCompacted`."""
+
+    async def entries(pubky: str, private: bool, after: str) -> Listed:
+        """A page of a log's files with a path above `after`, and where the log stood then; empty at the end."""
+
+    async def body(pubky: str, private: bool, path: str, content_hash: bytes) -> AsyncIterator[bytes]:
+        """The body that a path has, or had not long ago, in pieces; not verified. Raises `BodyGone`."""
