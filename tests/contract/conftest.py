@@ -48,3 +48,15 @@ async def store(request: Any, servers: dict[str, RedisServer]) -> AsyncIterator[
         redis = await empty_store(servers[PROGRAMS[0] if remembered else request.param], remembered)
         yield redis
         await redis.stop()
+
+
+@pytest_twisted.async_yield_fixture(params=PROGRAMS)
+async def redis(request: Any, servers: dict[str, RedisServer]) -> AsyncIterator[RedisStore]:
+    """One store for all examples, on a server that need not sync each write: the examples are many."""
+    server = servers[request.param]
+    store = await empty_store(server, Remembered(max_bytes=20_000))
+    server.ask("CONFIG", "SET", "appendfsync", "everysec")
+    yield store
+    server.ask("CONFIG", "SET", "appendfsync", "always")
+    server.ask("FLUSHALL")
+    await store.stop()

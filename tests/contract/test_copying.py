@@ -5,7 +5,6 @@ comes twice, too early, damaged, or from a list that was begun before. Redis and
 after each step. In the end every log is followed to its end and must be what the primary has.
 """
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest_twisted
@@ -23,11 +22,9 @@ from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.store.memory import MemoryStore
 from pubky_homeserver.store.redis import RedisStore
-from pubky_homeserver.store.remembered import Remembered
-from tests.contract.conftest import empty_store
 from tests.contract.copying import END, NOW, PRIMARY, mark_of
 from tests.contract.store import ALICE, Store, entry, sign_up
-from tests.store.server import PROGRAMS, RedisServer
+from tests.store.server import RedisServer
 
 reactor: Any = _reactor
 
@@ -299,18 +296,6 @@ class Life:
 
 def _bare(one: Entry) -> Entry:
     return evolve(one, body=None, blob=None)
-
-
-@pytest_twisted.async_yield_fixture(params=PROGRAMS)
-async def redis(request: Any, servers: dict[str, RedisServer]) -> AsyncIterator[RedisStore]:
-    """One store for all examples, on a server that need not sync each write: the examples are many."""
-    server = servers[request.param]
-    store = await empty_store(server, Remembered(max_bytes=20_000))
-    server.ask("CONFIG", "SET", "appendfsync", "everysec")
-    yield store
-    server.ask("CONFIG", "SET", "appendfsync", "always")
-    server.ask("FLUSHALL")
-    await store.stop()
 
 
 @pytest_twisted.ensureDeferred

@@ -1,7 +1,6 @@
 """Both stores in one life: whatever is done, Redis and memory answer alike, and the books always balance."""
 
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
@@ -21,10 +20,8 @@ from pubky_homeserver.core.records import Account, Entry, Event
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.memory import MemoryStore
 from pubky_homeserver.store.redis import RedisStore
-from pubky_homeserver.store.remembered import Remembered
-from tests.contract.conftest import empty_store
 from tests.contract.store import Store, entry
-from tests.store.server import PROGRAMS, RedisServer
+from tests.store.server import RedisServer
 
 reactor: Any = _reactor
 
@@ -211,17 +208,6 @@ async def live(server: RedisServer, redis: RedisStore, quotas: tuple[UserQuota, 
         assert memory == real, operation
     memory, real = [await audit(twin) for twin in twins]
     assert memory == real
-
-
-@pytest_twisted.async_yield_fixture(params=PROGRAMS)
-async def redis(request: Any, servers: dict[str, RedisServer]) -> AsyncIterator[RedisStore]:
-    """One store for all examples, on a server that need not sync each write: the examples are many."""
-    server = servers[request.param]
-    store = await empty_store(server, Remembered(max_bytes=20_000))
-    server.ask("CONFIG", "SET", "appendfsync", "everysec")
-    yield store
-    server.ask("CONFIG", "SET", "appendfsync", "always")
-    await store.stop()
 
 
 @pytest_twisted.ensureDeferred

@@ -1,6 +1,7 @@
 """What homeservers tell each other, over a real socket: who may ask, what is offered, and which history goes on."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +17,7 @@ from pubky_homeserver.core.records import Event, Operation
 from pubky_homeserver.peers.messages import base64
 from pubky_homeserver.peers.signatures import sign
 from pubky_homeserver.peers.web import MAX_BODIES, PAGE
+from pubky_homeserver.store.memory import MemoryStore
 from tests.peers.peering import FOLLOWER, OWNER, Peering, content, hash_of, peering
 from tests.web.client import ask
 from tests.web.served import HOMESERVER, NOW, reactor, served
@@ -363,12 +365,16 @@ async def test_the_beginning_is_one_place() -> None:
                 await pair.client.events(pubky, False, other)
 
 
+def _written(body: bytes, _store: MemoryStore, pubky: str) -> Written:
+    """A log of 300 events with this body each."""
+    return Written(pubky, 300, 0, gone=frozenset(), body=body)
+
+
 @pytest_twisted.ensureDeferred
 async def test_pages_of_events_are_bounded() -> None:
     """By their number, and by the bytes of their bodies; what follows is there in the next one."""
     for body, expected in ((b"", PAGE), (b"x" * 65536, MAX_BODIES // 65536)):
-        many = lambda _store, pubky, body=body: Written(pubky, 300, 0, gone=frozenset(), body=body)  # noqa: E731
-        async with peering(logs=many) as pair:
+        async with peering(logs=partial(_written, body)) as pair:
             first = await pair.client.events(pair.owner.pubky, False, Position(LOG_IDS[0], 0, 0, bytes(16)))
             assert [one.event.seq for one in first] == list(range(1, expected + 1))
             last = first[-1].event

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.core.copies import Hint
 from pubky_homeserver.core.paths import is_private
@@ -105,13 +105,10 @@ class _Alarm:
         if not self._rang:
             waiting: Deferred[None] = Deferred()
             self._waiting = waiting
-            timer: IDelayedCall = self._clock.callLater(seconds, self._wake)
             try:
-                await waiting
+                await waiting.addTimeout(seconds, self._clock, lambda _result, _seconds: None)
             finally:
                 self._waiting = None
-                if timer.active():
-                    timer.cancel()
         self._rang = False
 
     def _wake(self) -> None:

@@ -10,14 +10,14 @@ number, the files the digest.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
 from attrs import evolve, frozen
 from blake3 import blake3
-from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from pkarr.asking import all_of
 from pubky_homeserver.core.copies import CopiedLog, LoggedEvent, LogStanding, Position
 from pubky_homeserver.core.errors import (
     BodyGone,
@@ -28,10 +28,9 @@ from pubky_homeserver.core.errors import (
     PeerBroken,
     StorageFull,
 )
+from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.records import Entry, Operation
 from pubky_homeserver.interfaces import IBlobStore, ICopyStore, IPeer
-
-T = TypeVar("T")
 
 AT_ONCE = 8
 """Bodies of one log that are fetched at the same time."""
@@ -89,7 +88,7 @@ class Follower:
         after, left = "", 0
         while page := await self.store.missing(pubky, after, AT_ONCE):
             after = page[-1].path
-            filled = await _all([Deferred.fromCoroutine(self._fill(pubky, entry)) for entry in page])
+            filled = await all_of(self._fill(pubky, entry) for entry in page)
             left += filled.count(False)
         return left
 
@@ -103,9 +102,7 @@ class Follower:
         last = {one.event.path: one.event.seq for one in events}
         for start in range(0, len(events), AT_ONCE):
             chunk = [one for one in events[start : start + AT_ONCE] if upto is None or one.event.seq <= upto]
-            entries = await _all(
-                [Deferred.fromCoroutine(self._entry(pubky, private, one, last[one.event.path])) for one in chunk]
-            )
+            entries = await all_of(self._entry(pubky, private, one, last[one.event.path]) for one in chunk)
             for number, (one, entry) in enumerate(zip(chunk, entries, strict=True)):
                 try:
                     applied = await self.store.apply(pubky, private, one.event, entry)
@@ -183,7 +180,7 @@ class Follower:
     # --- bodies ---------------------------------------------------------------------------------------------------
 
     async def _fill(self, pubky: str, entry: Entry) -> bool:
-        whole = await self._with_body(pubky, entry.path.startswith("/priv/"), entry)
+        whole = await self._with_body(pubky, is_private(entry.path), entry)
         if whole.body is None and whole.blob is None:
             return False
         if not await self.store.fill(pubky, whole):
@@ -245,12 +242,3 @@ class Follower:
 
     def _now(self) -> int:
         return int(self.clock.seconds() * 1_000_000)
-
-
-async def _all(works: Sequence[Deferred[T]]) -> list[T]:
-    """The results of all; if one fails, the failure, after all have ended."""
-    results: list[tuple[bool, Any]] = await DeferredList(list(works), consumeErrors=True)
-    for succeeded, result in results:
-        if not succeeded:
-            result.raiseException()
-    return [result for _, result in results]

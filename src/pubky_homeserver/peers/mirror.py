@@ -23,11 +23,11 @@ from twisted.python.failure import Failure
 
 from pkarr.interfaces import INetwork, NetworkError
 from pkarr.keys import PublicKey
-from pkarr.packet import InvalidSignedPacket, SignedPacket
+from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.authority import homeserver_of
 from pubky_homeserver.core.copies import Hint, LogStanding, Offered
-from pubky_homeserver.core.errors import PeerError, Refused, UserExists
+from pubky_homeserver.core.errors import PeerError, PeerRefused, Refused, UserExists
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IPacketStore, IPeer
 from pubky_homeserver.peers.following import Follower
@@ -39,6 +39,9 @@ FIRST_DELAY = 1.0
 """Seconds that a peer, or a log, waits after its first failure; doubled after each further one."""
 
 LONGEST_DELAY = 300.0
+
+RARELY = 3600.0
+"""Seconds, at most, that an account waits which we may not follow: it may be offered one day, or get its record."""
 
 LOOK_UP = 600.0
 """Seconds for which it is believed that an account lives at the peer."""
@@ -124,7 +127,7 @@ class Mirror(Service):
                 self.failure = str(error)
             except CancelledError:
                 raise
-            except Exception:
+            except Exception:  # a fault with one peer must not end following it for good
                 self.log.failure("{peer} cannot be followed", peer=self.peer.name)
                 self.failure = "failed; the log tells why"
             failures = 0 if self.clock.seconds() - began > LONGEST_DELAY else failures + 1
@@ -207,7 +210,7 @@ class Mirror(Service):
             await self._follow(*one)
         except CancelledError:
             pass
-        except Exception as error:
+        except Exception as error:  # whatever it is, the log is given back
             self._fail(one, error)
         self._working.pop(one, None)
         if one in self._again:
@@ -217,8 +220,7 @@ class Mirror(Service):
 
     async def _follow(self, pubky: str, private: bool) -> None:
         """Bring one log up to date, with all its bodies."""
-        if not await self._may_follow(pubky):
-            return
+        await self._look_up(pubky)
         await self.copies.store.begin(pubky, self.peer.key, self._now())
         await self.copies.refresh(pubky)  # from now on what is not here yet is not said to be missing
         try:
@@ -232,17 +234,18 @@ class Mirror(Service):
         if left:
             self.log.info("{left} bodies of {pubky} are still missing", left=left, pubky=pubky)
 
-    async def _may_follow(self, pubky: str) -> bool:
-        """Whether the newest packet that anybody has names the peer: no packet, no copy. Looked up now and then."""
+    async def _look_up(self, pubky: str) -> None:
+        """See now and then that the newest packet that anybody has names the peer: no packet, no copy.
+
+        Raises `PeerRefused` if it does not.
+        """
         now = self.clock.seconds()
         if self._looked_up.get(pubky, -LOOK_UP) + LOOK_UP > now:
-            return True
+            return
         newest = await self._newest_packet(PublicKey.from_z32(pubky))
         if newest is None or homeserver_of(newest) != self.peer.key:
-            self.log.info("{pubky} does not live at {peer}", pubky=pubky, peer=self.peer.name)
-            return False
+            raise PeerRefused("no record says that the account lives there")
         self._looked_up[pubky] = now
-        return True
 
     async def _newest_packet(self, key: PublicKey) -> SignedPacket | None:
         """The newest packet of those that we keep, the peer has, and the network has."""
@@ -254,11 +257,7 @@ class Mirror(Service):
             found.append(await self.network.resolve(key))
         except NetworkError as error:
             self.log.debug("The network has no packet of {key}: {error}", key=key, error=error)
-        newest: SignedPacket | None = None
-        for packet in found:
-            if packet is not None and (newest is None or packet.more_recent_than(newest)):
-                newest = packet
-        return newest
+        return newest_of(found)
 
     def _read(self, key: PublicKey, payload: bytes | None) -> SignedPacket | None:
         try:
@@ -283,14 +282,15 @@ class Mirror(Service):
         else:
             self.log.failure("A copy of {pubky} failed", pubky=pubky)
         failures = self._failures[one] = self._failures.get(one, 0) + 1
-        waiting: Deferred[None] = deferLater(self.clock, self._delay(failures))
+        longest = RARELY if isinstance(error, PeerRefused) else LONGEST_DELAY
+        waiting: Deferred[None] = deferLater(self.clock, self._delay(failures, longest))
         self._waiting.add(waiting)
         waiting.addCallbacks(lambda _none: self.hint(*one), lambda _failure: None)
         waiting.addBoth(lambda _none: self._waiting.discard(waiting))
 
-    def _delay(self, failures: int) -> float:
-        longest: float = min(FIRST_DELAY * 2.0 ** (max(failures, 1) - 1), LONGEST_DELAY)
-        return longest * (1 + self.jitter()) / 2
+    def _delay(self, failures: int, longest: float = LONGEST_DELAY) -> float:
+        delay: float = min(FIRST_DELAY * 2.0 ** min(max(failures - 1, 0), 20), longest)
+        return delay * (1 + self.jitter()) / 2
 
     def _now(self) -> int:
         return int(self.clock.seconds() * 1_000_000)
