@@ -4,8 +4,9 @@
 
 The network has 200 nodes of ours in this process, each of which hears what is sent to it 20 to 200 ms late. The clients
 are processes of their own, new ones for each line of the table in each round; they take turns, and each looks up what
-the other has published. `newest` asks all of the nearest nodes; `first` is content with less: the other client with any
-answer, ours with one that two nodes give and no third has a newer one for. `cold` is the first key after joining.
+the other has published. `newest` asks all of the nearest nodes; `agreed` is content when three have the same item: the
+other client leaves it to its caller to count them (one that takes any answer has it sooner, from one node that may be
+behind). `cold` is the first key after joining.
 Packets are counted where they arrive, from when a client has joined; `join` is what that costs. Without delays the
 table shows what the programs and the network need for themselves.
 """
@@ -170,7 +171,7 @@ async def main(_reactor: Any, nodes: int, keys: int, rounds: int, shortest: floa
     table: defaultdict[tuple[str, str], Figures] = defaultdict(Figures)
     for number in range(rounds):
         seeds = {name: str(2 * number + at) for at, name in enumerate(programs)}
-        for work in ("publish", "newest", "first"):
+        for work in ("publish", "newest", "agreed"):
             for name, command in programs.items():
                 owner = name if work == "publish" else next(other for other in programs if other != name)
                 await measure(network, [*command, port, work, seeds[owner], str(keys)], table[work, name])
@@ -182,7 +183,7 @@ def show(table: dict[tuple[str, str], Figures]) -> None:
     """Print the figures, and ours as parts of the other's."""
     print(f"{'':14}{'mainline':>24}{'ours':>24}{'ours : mainline':>24}")
     print(f"{'':14}" + f"{'p50 ms':>8}{'p90':>8}{'packets':>8}" * 3)
-    for work in ("publish", "newest", "first"):
+    for work in ("publish", "newest", "agreed"):
         theirs, ours = table[work, "mainline"], table[work, "ours"]
         rows = [(statistics.median(one.times), one.late, one.each) for one in (theirs, ours)]
         ratios = [mine / other for other, mine in zip(*rows, strict=True)]

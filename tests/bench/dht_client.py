@@ -14,7 +14,7 @@ from pkarr.dht.node import Dht, Settings
 from pkarr.interfaces import Policy
 from pkarr.keys import Keypair
 
-POLICIES = {"newest": Policy.NETWORK_ONLY, "first": Policy.CACHE_FIRST}
+POLICIES = {"newest": Policy.NETWORK_ONLY, "agreed": Policy.CACHE_FIRST}
 VALUE = b"10:some value"
 
 
