@@ -22,7 +22,7 @@ from tests.store.server import DURABLE, PROGRAMS, RedisServer
 from tests.web.sockets import reactor, until
 
 SERVICE = "pubky"
-PATIENCE = 180.0
+PATIENCE = 90.0
 """Seconds after which a test that waits has failed."""
 
 
