@@ -15,6 +15,7 @@ from pkarr.packet import (
     SignedPacket,
     absolute_name,
     dht_target,
+    newest_of,
     signable,
 )
 from pkarr.records import (
@@ -171,6 +172,14 @@ def test_which_of_two_is_more_recent() -> None:
     assert later.more_recent_than(left) == second["right_more_recent"]
     assert later.more_recent_than(right)  # time counts before bytes
     assert left.more_recent_than(signed(left.dns)) == third["left_more_recent"]
+
+
+def test_the_newest_of_some() -> None:
+    """The one that replaces all others, wherever it stands; nobody has one: none."""
+    one, later = SignedPacket.sign(OWNER, [], NOW), SignedPacket.sign(OWNER, [], NOW + 1)
+    for packets in ([one, later], [later, one], [None, later, None, one]):
+        assert newest_of(packets) == later
+    assert newest_of([]) is newest_of([None]) is None
 
 
 @pytest.mark.parametrize("case", VECTORS["name_selection_on_user_pubky_plus_txt"], ids=lambda case: str(case["query"]))
