@@ -161,14 +161,18 @@ class Mirror(Service):
             self.hint(hint.pubky, hint.private)
 
     async def _look(self) -> None:
-        """Go through all that the peer offers, once."""
+        """Go through all that the peer offers, once; a page that does not come is asked for again."""
         after: str | None = ""
+        failures = 0
         while after is not None:
             try:
                 page, after = await self.source.offered(after)
             except PeerError as error:
                 self.failure = str(error)
-                return
+                failures += 1
+                await deferLater(self.clock, self._delay(failures))
+                continue
+            self.failure, failures = None, 0
             for offered in page:
                 if self.peer.follows(offered.pubky):
                     await self._compare(offered)

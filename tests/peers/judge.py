@@ -1,0 +1,88 @@
+"""Whether all is well in a world at rest: it knows what was acknowledged, and what is in the stores."""
+
+from attrs import frozen
+
+from pubky_homeserver.core.digests import EMPTY, fold, mark
+from pubky_homeserver.core.errors import DirectoryNotFound
+from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
+from pubky_homeserver.core.records import Entry
+from tests.peers.simulated import hash_of
+from tests.peers.worlds import Node
+
+
+@frozen
+class File:
+    """A file as somebody who reads it finds it."""
+
+    content_hash: bytes
+    length: int
+    content_type: str
+    modified: int
+    body: bytes
+
+
+async def files(node: Node, pubky: str, folder: str) -> dict[str, File]:
+    """All files below a folder, read whole."""
+    return {entry.path: await _read(node, entry) for entry in await entries(node, pubky, folder)}
+
+
+async def entries(node: Node, pubky: str, folder: str) -> list[Entry]:
+    """All that lies below a folder."""
+    try:
+        paths = await node.store.listing(pubky, folder, "", 1000, False, False)
+    except DirectoryNotFound:
+        return []
+    found = [await node.store.entry(pubky, path) for path in paths]
+    return [entry for entry in found if entry is not None]
+
+
+async def _read(node: Node, entry: Entry) -> File:
+    body = entry.body
+    if body is None:
+        assert entry.blob is not None, f"{node.name} lacks the body of {entry.path}"
+        reader = await node.blobs.open(entry.blob)
+        assert reader is not None, f"{node.name} lost the body of {entry.path}"
+        body = await reader.read(0, reader.length)
+    assert hash_of(body) == entry.content_hash, f"the body of {entry.path} at {node.name} is another one"
+    return File(entry.content_hash, entry.length, entry.content_type, entry.modified, body)
+
+
+async def check_copy(primary: Node, copy: Node, pubky: str, private: bool = False) -> None:
+    """I1, I14, I15: a copy at rest is its primary, body for body; private files only by consent; bytes add up."""
+    kept = await copy.store.copies.copy(pubky)
+    assert kept is not None, f"{copy.name} has no copy"
+    used = 0
+    for folder, is_private in (("/pub/", False), ("/priv/", True)):
+        if is_private and not private:
+            assert await entries(copy, pubky, folder) == [], f"{copy.name} has private files"
+            continue
+        here, there = await files(copy, pubky, folder), await files(primary, pubky, folder)
+        assert here == there, f"{copy.name} differs from {primary.name} below {folder}"
+        state = await primary.store.log_state(pubky, is_private)
+        position = (kept.private if is_private else kept.public).position
+        assert state is not None
+        assert position is not None
+        assert (position.log_id, position.seq, position.digest) == (state.log_id, state.seq, state.digest)
+        digest = EMPTY
+        for path, one in here.items():
+            digest = fold(digest, mark(path, one.content_hash, one.length, one.modified, one.content_type))
+            used += one.length + ENTRY_OVERHEAD
+        assert digest == position.digest
+    assert (kept.used, kept.missing) == (used, 0)
+    assert kept.public.is_whole
+
+
+async def check_prefix(primary: Node, copy: Node, pubky: str) -> None:
+    """I2: a copy whose list is whole is a state that its primary was in, at any time."""
+    kept = await copy.store.copies.copy(pubky)
+    if kept is None or not kept.public.is_whole or kept.public.position is None:
+        return
+    position = kept.public.position
+    if position.seq:
+        event = await primary.store.logs.event_numbered(pubky, False, position.seq)
+        assert event is not None
+        assert (event.id, event.digest) == (position.event_id, position.digest)
+    digest = EMPTY
+    for entry in await entries(copy, pubky, "/pub/"):
+        digest = fold(digest, mark(entry.path, entry.content_hash, entry.length, entry.modified, entry.content_type))
+    assert digest == position.digest
