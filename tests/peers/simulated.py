@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from pubky_homeserver.core.copies import Hint, Listed, LoggedEvent, Offered, Position
+from pubky_homeserver.core.copies import Hint, Listed, Logged, Offered, Position
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerRefused
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import IBlobStore, IPeer
@@ -75,7 +75,7 @@ class SimulatedPeer:
         finally:
             self._listening = [one for one in self._listening if one[1] is not ended]
 
-    async def events(self, pubky: str, private: bool, position: Position) -> list[LoggedEvent]:
+    async def events(self, pubky: str, private: bool, position: Position) -> Logged:
         """See `IPeer`: the table of what a primary answers to a position."""
         await self._travel("events")
         logs = self.store.logs
@@ -91,7 +91,8 @@ class SimulatedPeer:
             event = await logs.event(pubky, private, position.event_id)
             if event is None or (event.seq, event.digest) != (position.seq, position.digest):
                 raise LogForked(standing.reigns)
-        return await logs.logged(pubky, private, position.event_id, self.page)
+        events = await logs.logged(pubky, private, position.event_id, self.page)
+        return Logged(standing.reigns, tuple(events))
 
     async def entries(self, pubky: str, private: bool, after: str) -> Listed:
         """See `IPeer`."""

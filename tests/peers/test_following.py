@@ -26,7 +26,7 @@ from pubky_homeserver.core.peers import ALL, Peer
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Account, Entry
 from pubky_homeserver.interfaces import IPeer
-from pubky_homeserver.peers.following import Follower
+from pubky_homeserver.peers.following import AHEAD, Follower
 from pubky_homeserver.peers.mirror import LONGEST_DELAY, RARELY, Mirror
 from pubky_homeserver.store.memory import MemoryStore
 from pubky_homeserver.testing import MemoryBlobs
@@ -274,6 +274,33 @@ async def test_a_primary_that_lost_its_newest_writes() -> None:
     copy = await world.copy.copies.copy(pubky)
     assert copy is not None
     assert world.mirror.copies.state(copy) == "stale"
+    await world.mirror.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_times_far_ahead() -> None:
+    """Events of more than an hour from now are taken in no list and no log: ids must not run away from the time."""
+    world = World(Random(6))
+    pubky = await world.sign_up(USERS[0])
+    world.mirror.startService()
+    world.pass_time(1)
+    for ahead in (AHEAD - 60, AHEAD + 60):
+        world.primary.clock = there = Clock()
+        there.advance(world.clock.seconds() + ahead)
+        await world.write(pubky, f"/pub/{ahead}", b"x")
+        await world.peer.hint(pubky, False)
+        world.pass_time(1)
+        copy = await world.copy.copies.copy(pubky)
+        assert copy is not None
+        assert copy.public.position is not None
+        assert copy.public.position.seq == 1
+    other = await world.sign_up(USERS[1])
+    await world.write(other, "/pub/file", b"x")
+    await world.peer.hint(other, False)
+    world.pass_time(1)
+    copy = await world.copy.copies.copy(other)
+    assert copy is not None
+    assert copy.public.position is None
     await world.mirror.stopService()
 
 

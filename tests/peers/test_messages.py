@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pubky_homeserver.core.copies import Hint, Listed, LoggedEvent, LogStanding, Offered, Position, Reign
+from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
 from pubky_homeserver.core.paths import MAX_PATH
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.peers import messages
@@ -67,7 +67,7 @@ def test_accounts(offers: list[Offered], following: str | None) -> None:
 def test_events(events: list[LoggedEvent]) -> None:
     """So is a page of events."""
     written = messages.to_json(messages.pack_events((Reign("0" * 32, 1),), events))
-    assert messages.read_events(written, PUBKY, False) == events
+    assert messages.read_events(written, PUBKY, False) == Logged((Reign("0" * 32, 1),), tuple(events))
 
 
 @given(st.lists(ENTRIES, max_size=5), standings())
@@ -217,14 +217,14 @@ def test_numbers_without_end() -> None:
 def test_what_a_reader_does_not_know_is_skipped() -> None:
     """A newer homeserver may say more."""
     page, read = PAGES["events"]
-    assert read(spoilt(page, ("events", 0, "more"), {"a": [1]})) == [PUT]
-    assert read(spoilt(page, ("more",), 1)) == [PUT]
+    assert read(spoilt(page, ("events", 0, "more"), {"a": [1]})) == Logged(STANDING.reigns, (PUT,))
+    assert read(spoilt(page, ("more",), 1)) == Logged(STANDING.reigns, (PUT,))
 
 
 def test_private_paths_are_of_the_private_log() -> None:
     """And of no other: what is no file, too, is told in the public one only."""
     page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path="/priv/a"))])
-    assert messages.read_events(messages.to_json(page), PUBKY, True)[0].event.path == "/priv/a"
+    assert messages.read_events(messages.to_json(page), PUBKY, True).events[0].event.path == "/priv/a"
     for path in ("/pub/a", "takedown", "revoked:x"):
         page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path=path))])
         with pytest.raises(Malformed):
@@ -238,7 +238,7 @@ def test_the_largest_page_fits() -> None:
     small = [LoggedEvent(event)] * (messages.MAX_PAGE - 17) + [LoggedEvent(event, bytes(MAX_BODY))] * 17
     written = messages.to_json(messages.pack_events((Reign("0" * 32, 1),) * messages.MAX_REIGNS, small))
     assert len(written) < messages.MAX_ANSWER
-    assert len(messages.read_events(written, PUBKY, False)) == messages.MAX_PAGE
+    assert len(messages.read_events(written, PUBKY, False).events) == messages.MAX_PAGE
 
 
 @given(st.sampled_from(sorted(PAGES)), st.data())

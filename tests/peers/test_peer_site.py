@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 
 from pkarr.builder import Builder
 from pkarr.keys import Keypair
-from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Position, Reign
+from pubky_homeserver.core.copies import Logged, LoggedEvent, LogStanding, Position, Reign
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerRefused
 from pubky_homeserver.core.peers import NONE, Selection
 from pubky_homeserver.core.records import Event, Operation
@@ -244,7 +244,9 @@ async def test_events_after_a_position(pair: Peering) -> None:
     assert following is None
     standing = offered.public.position
     start = evolve(standing, seq=0, event_id=0, digest=bytes(16))
-    events = await pair.client.events(pair.owner.pubky, False, start)
+    page = await pair.client.events(pair.owner.pubky, False, start)
+    assert page.reigns == offered.public.reigns
+    events = page.events
     assert [(one.event.operation.value, one.event.path, one.body) for one in events] == [
         ("PUT", "/pub/a", None),
         ("PUT", "/pub/b", None),
@@ -256,8 +258,8 @@ async def test_events_after_a_position(pair: Peering) -> None:
     stored = await pair.home.store.account_events(pair.owner.pubky, None, 10, False, True, False)
     assert [one.event for one in events] == stored
     middle = Position(standing.log_id, 2, stored[1].id, stored[1].digest)
-    assert await pair.client.events(pair.owner.pubky, False, middle) == events[2:]
-    assert await pair.client.events(pair.owner.pubky, False, standing) == []
+    assert await pair.client.events(pair.owner.pubky, False, middle) == Logged(page.reigns, events[2:])
+    assert await pair.client.events(pair.owner.pubky, False, standing) == Logged(page.reigns, ())
 
 
 LOG_IDS = ("1" * 32, "2" * 32, "3" * 32)
@@ -326,7 +328,8 @@ async def test_which_histories_go_on(
         position = Position(LOG_IDS[reign], seq, event.id if event_id is None else event_id, event.digest)
         if refusal is None:
             found = await pair.client.events(pair.owner.pubky, False, position)
-            assert [one.event.seq for one in found] == list(range(seq + 1, 9))
+            assert found.reigns == log.reigns
+            assert [one.event.seq for one in found.events] == list(range(seq + 1, 9))
         else:
             with pytest.raises(refusal) as caught:
                 await pair.client.events(pair.owner.pubky, False, position)
@@ -359,7 +362,8 @@ async def test_the_beginning_is_one_place() -> None:
     """The position before the first event has no id and no files."""
     async with peering(logs=lambda _store, pubky: Written(pubky, floor=0, gone=frozenset())) as pair:
         pubky = pair.owner.pubky
-        assert len(await pair.client.events(pubky, False, Position(LOG_IDS[0], 0, 0, bytes(16)))) == 8
+        page = await pair.client.events(pubky, False, Position(LOG_IDS[0], 0, 0, bytes(16)))
+        assert len(page.events) == 8
         for other in (Position(LOG_IDS[0], 0, 1, bytes(16)), Position(LOG_IDS[0], 0, 0, b"\x01" * 16)):
             with pytest.raises(LogForked):
                 await pair.client.events(pubky, False, other)
@@ -376,12 +380,12 @@ async def test_pages_of_events_are_bounded() -> None:
     for body, expected in ((b"", PAGE), (b"x" * 65536, MAX_BODIES // 65536)):
         async with peering(logs=partial(_written, body)) as pair:
             first = await pair.client.events(pair.owner.pubky, False, Position(LOG_IDS[0], 0, 0, bytes(16)))
-            assert [one.event.seq for one in first] == list(range(1, expected + 1))
-            last = first[-1].event
+            assert [one.event.seq for one in first.events] == list(range(1, expected + 1))
+            last = first.events[-1].event
             second = await pair.client.events(
                 pair.owner.pubky, False, Position(LOG_IDS[1], last.seq, last.id, last.digest)
             )
-            assert second[0].event.seq == expected + 1
+            assert second.events[0].event.seq == expected + 1
 
 
 BAD_QUERIES = [

@@ -54,6 +54,16 @@ class LoggedEvent:
 
 
 @frozen
+class Logged:
+    """A page of a log's events, and under whom they were written."""
+
+    reigns: tuple[Reign, ...]
+    """All of the log, the oldest first."""
+    events: tuple[LoggedEvent, ...]
+    """Ascending."""
+
+
+@frozen
 class CopiedLog:
     """How far a copy of one log is."""
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from zope.interface import Attribute, Interface
 
-from pubky_homeserver.core.copies import Copy, Hint, Listed, LoggedEvent, LogStanding, Offered, Position
+from pubky_homeserver.core.copies import Copy, Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position
 from pubky_homeserver.core.records import Entry, Event
 
 
@@ -137,8 +137,8 @@ class IPeer(Interface):
         seconds, when all that changed before was hinted at.
         """
 
-    async def events(pubky: str, private: bool, position: Position) -> list[LoggedEvent]:
-        """Up to 1000 events after a position of ours, ascending. Raises `LogForked` and `LogCompacted`."""
+    async def events(pubky: str, private: bool, position: Position) -> Logged:
+        """Up to 1000 events after a position of ours. Raises `LogForked` and `LogCompacted`."""
 
     async def entries(pubky: str, private: bool, after: str) -> Listed:
         """A page of a log's files with a path above `after`, and where the log stood then; empty at the end."""

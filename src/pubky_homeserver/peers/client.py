@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from pkarr.keys import Keypair
 from pkarr.packet import MAX_PACKET
-from pubky_homeserver.core.copies import Hint, Listed, LoggedEvent, Offered, Position
+from pubky_homeserver.core.copies import Hint, Listed, Logged, Offered, Position
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerRefused
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IPeer
@@ -79,7 +79,7 @@ class PeerClient:
         await self._must_succeed(response)
         return await read(response, self.clock, STALL, MAX_PACKET)
 
-    async def events(self, pubky: str, private: bool, position: Position) -> list[LoggedEvent]:
+    async def events(self, pubky: str, private: bool, position: Position) -> Logged:
         """See `IPeer`."""
         place = {
             "log_id": position.log_id,

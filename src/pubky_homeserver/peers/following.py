@@ -6,7 +6,7 @@ files instead: page after page, and then the events that happened meanwhile; at 
 the primary's, or we begin again. What was missing on the way is **filled** in afterwards.
 
 Nothing that a peer says is believed that can be checked: a body must have the hash of its event, an event the next
-number, the files the digest.
+number and a time that our clock could have, the files the digest.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,6 +41,9 @@ TRIES = 3
 LISTS = 5
 """Times that a list is read again because the digest at its end was another one, before somebody should look."""
 
+AHEAD = 3600
+"""Seconds that an event may be ahead of our clock: should the account open here, its events go on above all of these."""
+
 END = "\U0010ffff"
 """No path is above it, and no other name either."""
 
@@ -72,9 +75,9 @@ class Follower:
                 await self._read_list(pubky, private, state)
                 continue
             try:
-                events = await self.peer.events(pubky, private, state.position)
-                if events:
-                    await self._apply(pubky, private, events)
+                page = await self.peer.events(pubky, private, state.position)
+                if page.events:
+                    await self._apply(pubky, private, page.events)
                 elif await self.store.confirm(pubky, private, state.position, self._now()):
                     return
             except (LogCompacted, DigestMismatch) as reason:
@@ -99,6 +102,7 @@ class Follower:
 
         What a later event replaces needs no body.
         """
+        self._must_be_past(max(one.event.id for one in events))
         last = {one.event.path: one.event.seq for one in events}
         for start in range(0, len(events), AT_ONCE):
             chunk = [one for one in events[start : start + AT_ONCE] if upto is None or one.event.seq <= upto]
@@ -131,6 +135,7 @@ class Follower:
 
     async def _begin_list(self, pubky: str, private: bool) -> None:
         page = await self.peer.entries(pubky, private, "")
+        self._must_be_past(page.standing.position.event_id)
         await self.store.begin_list(pubky, private, page.standing)
 
     async def _read_list(self, pubky: str, private: bool, state: CopiedLog) -> None:
@@ -172,10 +177,10 @@ class Follower:
             assert state.position is not None
             if state.position.seq >= end.seq:
                 return
-            events = await self.peer.events(pubky, private, state.position)
-            if not events:
+            page = await self.peer.events(pubky, private, state.position)
+            if not page.events:
                 raise LogForked
-            await self._apply(pubky, private, events, upto=end.seq)
+            await self._apply(pubky, private, page.events, upto=end.seq)
 
     # --- bodies ---------------------------------------------------------------------------------------------------
 
@@ -239,6 +244,11 @@ class Follower:
         if copy is None:
             raise NotFound
         return copy.private if private else copy.public
+
+    def _must_be_past(self, event_id: int) -> None:
+        """Raise `PeerBroken` if a time is far ahead of our clock."""
+        if event_id > self._now() + AHEAD * 1_000_000:
+            raise PeerBroken("its events are more than an hour ahead of our clock")
 
     def _now(self) -> int:
         return int(self.clock.seconds() * 1_000_000)

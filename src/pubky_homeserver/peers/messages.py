@@ -25,7 +25,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pubky_homeserver.core.copies import Hint, Listed, LoggedEvent, LogStanding, Offered, Position, Reign
+from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
 from pubky_homeserver.core.errors import InvalidPath
 from pubky_homeserver.core.paths import is_directory, is_private, is_public, parse_path
 from pubky_homeserver.core.records import Entry, Event, Operation
@@ -181,10 +181,11 @@ def read_accounts(answer: bytes) -> tuple[list[Offered], str | None]:
     return accounts, None if following is None else _text(following, _CURSOR, "a cursor")
 
 
-def read_events(answer: bytes, pubky: str, private: bool) -> list[LoggedEvent]:
+def read_events(answer: bytes, pubky: str, private: bool) -> Logged:
     """A page of events of a log."""
     page = _object(_parse(answer))
-    return _several(page.get("events"), lambda one: _read_event(_object(one), pubky, private), MAX_PAGE)
+    events = _several(page.get("events"), lambda one: _read_event(_object(one), pubky, private), MAX_PAGE)
+    return Logged(_reigns(page.get("reigns")), tuple(events))
 
 
 def read_entries(answer: bytes, private: bool) -> Listed:
