@@ -42,7 +42,7 @@ LISTS = 5
 """Times that a list is read again because the digest at its end was another one, before somebody should look."""
 
 AHEAD = 3600
-"""Seconds that an event may be ahead of our clock: should the account open here, its events go on above all of these."""
+"""Seconds that an event may be ahead of our clock: should the account open here, its events go on above these."""
 
 END = "\U0010ffff"
 """No path is above it, and no other name either."""
