@@ -7,6 +7,7 @@ acknowledged, though it may have happened.
 from pubky_homeserver.interfaces.copies import ICopyStore, ILogStore, IPeer
 from pubky_homeserver.interfaces.files import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
 from pubky_homeserver.interfaces.people import IAccountStore, IGrantStore, IPacketStore, ISessionStore
+from pubky_homeserver.interfaces.shelf import IShelfStore
 
 __all__ = [
     "IAccountStore",
@@ -21,4 +22,5 @@ __all__ = [
     "IPacketStore",
     "IPeer",
     "ISessionStore",
+    "IShelfStore",
 ]

@@ -46,6 +46,7 @@ from pubky_homeserver.store.grants import MemoryGrants
 from pubky_homeserver.store.locks import MemoryLocks
 from pubky_homeserver.store.logs import MemoryLogs
 from pubky_homeserver.store.packets import MemoryPackets
+from pubky_homeserver.store.shelf import MemoryShelf
 
 MAX_PAGE = 1000
 """Paths or events of one page."""
@@ -84,6 +85,8 @@ class MemoryStore:
     """The logs of the accounts, for who follows them."""
     copies: MemoryCopies = field(init=False)
     """Copies of accounts that live elsewhere."""
+    shelf: MemoryShelf = field(init=False)
+    """What did not win."""
     packets: MemoryPackets = field(init=False)
     """The packets of the accounts."""
     grants: MemoryGrants = field(init=False)
@@ -104,6 +107,10 @@ class MemoryStore:
     @copies.default
     def _make_copies(self) -> MemoryCopies:
         return MemoryCopies(self._accounts, self._blobs)
+
+    @shelf.default
+    def _make_shelf(self) -> MemoryShelf:
+        return MemoryShelf(self._blobs)
 
     @packets.default
     def _make_packets(self) -> MemoryPackets:
