@@ -407,7 +407,7 @@ async def test_a_full_store(stage: Stage) -> None:
             """Nothing."""
             return None
 
-        async def keep_packet(self, pubky: str, packet: bytes) -> bool:
+        async def keep_packet(self, pubky: str, packet: bytes, elsewhere: str | None = None) -> bool:
             """No room."""
             raise StorageFull
 

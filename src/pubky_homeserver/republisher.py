@@ -315,7 +315,9 @@ class Republisher(Service):
 
     async def _keep(self, packet: SignedPacket) -> None:
         try:
-            await self.packets.keep_packet(packet.public_key.z32, packet.relay_payload)
+            home = homeserver_of(packet)
+            elsewhere = None if home == self.homeserver.z32 else home
+            await self.packets.keep_packet(packet.public_key.z32, packet.relay_payload, elsewhere)
         except StorageFull:
             pass  # it is published nevertheless
 

@@ -21,7 +21,7 @@ BLOBS = [f"{number:032x}" for number in range(10)]
 
 def standing(seq: int = 0, event_id: int = 0, digest: bytes = EMPTY) -> LogStanding:
     """Where a primary stands."""
-    return LogStanding(Position(LOG_ID, seq, event_id, digest), (Reign("cd" * 16, 1), Reign(LOG_ID, 7)), 0)
+    return LogStanding(Position(LOG_ID, seq, event_id, digest), (Reign("cd" * 16, 1), Reign(LOG_ID, 1)), 0)
 
 
 def bare(path: str, body: bytes = b"hello", seq: int = 1, **other: Any) -> Entry:

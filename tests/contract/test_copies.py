@@ -8,7 +8,7 @@ import pytest_twisted
 from attrs import evolve
 from zope.interface.verify import verifyObject
 
-from pubky_homeserver.core.copies import CopiedLog, Copy, Position
+from pubky_homeserver.core.copies import CopiedLog, Copy, Listed, Position
 from pubky_homeserver.core.digests import EMPTY, fold
 from pubky_homeserver.core.errors import (
     DigestMismatch,
@@ -60,7 +60,7 @@ async def test_a_copy_begins(store: Store) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_copy_is_no_account(store: Store) -> None:
-    """Nothing but files and events is there: no account, no log to follow, no total, no write, no feed."""
+    """Nothing but files, events and logs is there: no account, nothing that is offered, no total, no write, no feed."""
     await begin_whole(store)
     one = entry("/pub/a", seq=1)
     await store.copies.apply(ALICE, False, event_of(one, 10, digest_of(one)), one)
@@ -68,8 +68,6 @@ async def test_a_copy_is_no_account(store: Store) -> None:
     assert await store.accounts(0, 10) == ([], None)
     assert await store.totals() == Totals(0, 0, 0, 0, 0)
     assert await store.log_state(ALICE, False) is None
-    assert await store.logs.standing(ALICE, False) is None
-    assert await store.logs.listed(ALICE, False, "", 10) is None
     assert await store.logs.standings(0, 10) == ([], None)
     assert await store.events(0, 10, True) == []
     assert not await store.has_event(10)
@@ -90,6 +88,24 @@ async def test_a_copy_is_no_account(store: Store) -> None:
     assert await store.entry(ALICE, "/pub/a") == one
     assert await listing(store) == ["/pub/a"]
     assert [event.seq for event in await store.account_events(ALICE, None, 10, False, True, True)] == [1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_log_of_a_copy(store: Store) -> None:
+    """A log can be read as an account's as soon as its list is whole."""
+    await store.copies.begin(ALICE, PRIMARY, NOW)
+    await store.copies.begin_list(ALICE, False, standing())
+    assert await store.logs.standing(ALICE, False) is None
+    assert await store.logs.listed(ALICE, False, "", 10) is None
+    await begin_whole(store)
+    one = entry("/pub/a", seq=1)
+    await store.copies.apply(ALICE, False, event_of(one, 10, digest_of(one)), one)
+    found = evolve(standing(1, 10, digest_of(one)), used=5 + 256)
+    assert await store.logs.standing(ALICE, False) == found
+    assert await store.logs.standing(ALICE, True) is None
+    assert await store.logs.listed(ALICE, False, "", 10) == Listed((evolve(one, body=None),), found)
+    assert await store.logs.event_numbered(ALICE, False, 1) == event_of(one, 10, digest_of(one))
+    assert [logged.body for logged in await store.logs.logged(ALICE, False, 0, 10)] == [one.body]
 
 
 @pytest_twisted.ensureDeferred

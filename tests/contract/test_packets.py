@@ -12,6 +12,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from zope.interface.verify import verifyObject
 
 from pubky_homeserver.core.errors import NotFound
+from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.interfaces import IPacketStore
 from tests.contract.store import ALICE, BOB, Store, sign_up
 
@@ -35,7 +36,7 @@ async def test_each_account_has_its_own(store: Store) -> None:
     await sign_up(store, BOB)
     assert await store.packets.packet(ALICE) is None
     whole = packet(5, bytes(range(256)) * 3)
-    assert await store.packets.keep_packet(ALICE, whole)
+    assert await store.packets.keep_packet(ALICE, whole) is Kept.KEPT
     assert await store.packets.packet(ALICE) == whole
     assert await store.packets.packet(BOB) is None
     with pytest.raises(NotFound):
@@ -69,10 +70,11 @@ async def test_the_newest_stays(store: Store) -> None:
     """Later times win, also beyond what Lua counts; at one time larger bytes; the same again changes nothing."""
     await sign_up(store, ALICE)
     for number, one in enumerate(STAIRS):
-        assert await store.packets.keep_packet(ALICE, one)
+        assert await store.packets.keep_packet(ALICE, one) is Kept.KEPT
         for older in STAIRS[: number + 1]:
-            assert not await store.packets.keep_packet(ALICE, older)
-        assert not await store.packets.keep_packet(ALICE, b"t" * 64 + one[64:]), "the signature does not count"
+            assert await store.packets.keep_packet(ALICE, older) is Kept.OLD
+        same = await store.packets.keep_packet(ALICE, b"t" * 64 + one[64:])
+        assert same is Kept.OLD, "the signature does not count"
         assert await store.packets.packet(ALICE) == one
 
 
@@ -89,7 +91,8 @@ async def test_any_two(store: Store) -> None:
         await sign_up(store, pubky)
         for one in packets:
             before = await store.packets.packet(pubky)
-            assert await store.packets.keep_packet(pubky, one) is (before is None or one > before)
+            is_newer = before is None or one > before
+            assert await store.packets.keep_packet(pubky, one) is (Kept.KEPT if is_newer else Kept.OLD)
         assert await store.packets.packet(pubky) == max(packets)
 
     @settings(max_examples=50)

@@ -50,6 +50,10 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
     await store.grants.exchange(kept(), bearer(1), NOW, 60)
     await store.packets.keep_packet(ALICE, bytes(72))
     await store.copies.begin(BOB, ALICE, NOW)
+    carol = "c" * 52
+    await store.copies.begin(carol, ALICE, NOW)
+    await store.packets.keep_packet(carol, bytes(72))
+    assert await store.moves.open(carol, bytes(72), NOW, incomplete=True)
     page = dict(re.findall(r"^`(.*?)`\s+(\w+) ", schema.__doc__ or "", re.MULTILINE))
     names = {re.sub(r"\\?<\w+\\?>", ".+", re.escape(name)): kind for name, kind in page.items()}
     keys = [key.decode() for key in server.ask("KEYS", "*")]

@@ -95,6 +95,8 @@ class Copy:
     public: CopiedLog
     private: CopiedLog
     """As it begins if the private log is not followed."""
+    claimed: int = 0
+    """When the user signed up here; nothing moves before their record names us. 0 if they did not."""
 
 
 @frozen

@@ -6,8 +6,8 @@ acknowledged, though it may have happened.
 
 from pubky_homeserver.interfaces.copies import ICopyStore, ILogStore, IPeer
 from pubky_homeserver.interfaces.files import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
+from pubky_homeserver.interfaces.moves import IMoveStore
 from pubky_homeserver.interfaces.people import IAccountStore, IGrantStore, IPacketStore, ISessionStore
-from pubky_homeserver.interfaces.shelf import IShelfStore
 
 __all__ = [
     "IAccountStore",
@@ -19,8 +19,8 @@ __all__ = [
     "IGrantStore",
     "ILockStore",
     "ILogStore",
+    "IMoveStore",
     "IPacketStore",
     "IPeer",
     "ISessionStore",
-    "IShelfStore",
 ]

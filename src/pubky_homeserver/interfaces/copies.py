@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from zope.interface import Attribute, Interface
 
-from pubky_homeserver.core.copies import Copy, Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position
+from pubky_homeserver.core.copies import Copy, Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
 from pubky_homeserver.core.records import Entry, Event
 
 
 class ILogStore(Interface):
-    """The logs of the accounts that live here, for homeservers that follow them."""
+    """The logs of the accounts that live here, for homeservers that follow them.
+
+    Those of copies can be read too, but for `standings`: whoever asks says who may know them. The standing of a log
+    whose list is not whole is None.
+    """
 
     async def standings(after: int, limit: int) -> tuple[list[tuple[str, LogStanding, LogStanding]], int | None]:
         """Up to `limit` (at most 500) accounts in the order of sign-up: pubky, public and private log.
@@ -94,6 +98,12 @@ class ICopyStore(Interface):
         alone if it is above `listed`, for the list comes to it yet, or if its entry has a larger number, for the page
         that it was in was read after the event. A blob that is brought to a path that is left alone stays an orphan for
         the sweep.
+        """
+
+    async def keep_reigns(pubky: str, private: bool, position: Position, reigns: tuple[Reign, ...]) -> bool:
+        """Note the reigns of a log that the primary knows to go on where we stand. False if we stand elsewhere by now.
+
+        Those that we know stand at their beginning, and each further one begins after our position: else `ValueError`.
         """
 
     async def confirm(pubky: str, private: bool, position: Position, now: int) -> bool:

@@ -6,18 +6,24 @@ from collections.abc import Callable
 
 from zope.interface import Interface
 
+from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.records import Account, KeptGrant, LogState, Session, SignupToken, TokenState, Totals
 
 
 class IAccountStore(Interface):
     """Accounts and the tokens that let people sign up."""
 
-    async def sign_up(account: Account, session: Session | None, token: str | None, token_required: bool) -> None:
+    async def sign_up(
+        account: Account, session: Session | None, token: str | None, token_required: bool, may_claim: bool = False
+    ) -> None:
         """Make an account, spend the token, keep the first session: one atomic step.
 
-        Raises, in this order: `UserExists` (also for a copy); and if a token is required `SignupTokenRequired` (none
-        given), `SignupTokenUnknown`, `SignupTokenUsed`. A token that is not required is left alone. The quota of a
-        spent token becomes the account's.
+        Where there is a copy, and `may_claim`, or an account that is away, this is a claim (`IMoveStore`): the account
+        is away, and the copy is marked; a second claim while one waits is `UserExists`.
+
+        Raises, in this order: `UserExists` (also for a copy that may not be claimed); and if a token is required
+        `SignupTokenRequired` (none given), `SignupTokenUnknown`, `SignupTokenUsed`. A token that is not required is
+        left alone. The quota of a spent token becomes the account's.
         """
 
     async def account(pubky: str) -> Account | None:
@@ -99,16 +105,21 @@ class IGrantStore(Interface):
 
 
 class IPacketStore(Interface):
-    """The newest signed packet (PKARR) of each account, so that it outlives the memory of the network.
+    """The newest signed packet (PKARR) of each account, copy and peer, so that it outlives the memory of the network.
 
     A packet is 64 bytes of signature, 8 of timestamp, up to 1000 of DNS message. Who keeps one has verified it.
     """
 
     async def packet(pubky: str) -> bytes | None:
-        """The packet of an account."""
+        """The packet of a key."""
 
-    async def keep_packet(pubky: str, packet: bytes) -> bool:
-        """Keep a packet; False, and nothing happens, if the one kept is as recent or more recent.
+    async def keep_packet(pubky: str, packet: bytes, elsewhere: str | None = None, is_peer: bool = False) -> Kept:
+        """Keep a packet; `Kept.OLD`, and nothing happens, if the one kept is as recent or more recent.
 
-        The later timestamp is more recent, of two equal ones the larger message. Raises `NotFound` (no account).
+        The later timestamp is more recent, of two equal ones the larger message. `elsewhere`: the homeserver that the
+        packet names, if that is not this one. An account that is open here is **fenced** by such a packet in the same
+        step: it is away (`IMoveStore`), beside it is a whole copy with this primary that stands where the logs stood,
+        its sessions and bearers end. It is so unless no packet was kept before and this one is older than the time when
+        the account was opened here: its user signed it before they came. `is_peer`: the key is that of a peer, and need
+        be no account's. Raises `NotFound` (neither account, nor copy, nor peer).
         """

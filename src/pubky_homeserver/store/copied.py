@@ -1,13 +1,13 @@
 """Copies of other homeservers' accounts, in memory."""
 
 from bisect import insort
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
 from attrs import define, evolve, field
 from zope.interface import implementer
 
-from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position
+from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY, fold
 from pubky_homeserver.core.errors import DigestMismatch, NotFound, UserExists
 from pubky_homeserver.core.paths import is_private
@@ -15,7 +15,17 @@ from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.interfaces import ICopyStore
 from pubky_homeserver.store.connection import STEP
-from pubky_homeserver.store.files import Blobs, Files, check_log, check_page, mark_of, written
+from pubky_homeserver.store.files import (
+    Blobs,
+    Files,
+    Home,
+    check_log,
+    check_page,
+    check_reigns,
+    log_of,
+    mark_of,
+    written,
+)
 
 _by_id = attrgetter("id")
 
@@ -27,6 +37,8 @@ class _Log:
     state: CopiedLog = field(factory=CopiedLog)
     digest: bytes = EMPTY
     """Of the files that are here."""
+    floor: int = 0
+    """The log is complete after this number."""
 
     @property
     def is_read(self) -> bool:
@@ -35,14 +47,26 @@ class _Log:
 
 
 @define
-class _Copied:
+class Copied:
     """A copy with its files."""
 
     primary: str
     begun: int
+    claimed: int = 0
+    """When its user signed up here; 0 if they did not."""
+    token: str | None = None
+    """The signup token that was spent for that."""
     files: Files = field(factory=Files)
     logs: dict[bool, _Log] = field(factory=lambda: {False: _Log(), True: _Log()})
     # Whether it is the private one → log.
+
+    def standing(self, private: bool) -> LogStanding | None:
+        """Where one of its logs stands, if that is whole."""
+        state = self.logs[private].state
+        if not state.is_whole or state.position is None:
+            return None
+        used = sum(entry.length + ENTRY_OVERHEAD for entry in self.files.entries.values())
+        return LogStanding(state.position, state.reigns, self.logs[private].floor, used)
 
     def replace(self, path: str, new: Entry | None, blobs: Blobs) -> None:
         """Let a path hold a new entry or none; without body it keeps that of the old one, if it is the same."""
@@ -70,9 +94,9 @@ class _Copied:
 class MemoryCopies:
     """Copies in memory. `homes` knows the accounts that live here."""
 
-    homes: Container[str]
+    homes: Mapping[str, Home]
     blobs: Blobs
-    _copies: dict[str, _Copied] = field(factory=dict, init=False)
+    _copies: dict[str, Copied] = field(factory=dict, init=False)
     # Pubky → copy.
 
     def files(self, pubky: str) -> Files | None:
@@ -80,11 +104,41 @@ class MemoryCopies:
         copied = self._copies.get(pubky)
         return copied.files if copied else None
 
+    def copied(self, pubky: str) -> Copied | None:
+        """A copy with all that is its own."""
+        return self._copies.get(pubky)
+
+    def take(self, pubky: str, primary: str, now: int, home: Home) -> None:
+        """Begin a copy with what an account has that lives elsewhere from now on."""
+        logs = {
+            private: _Log(
+                CopiedLog(Position(log.log_id, log.seq, log.event_id, log.digest), home.reigns(private), is_whole=True),
+                log.digest,
+                log.floor,
+            )
+            for private, log in home.logs.items()
+        }
+        self._copies[pubky] = Copied(primary, now, files=home.files, logs=logs)
+
+    def drop(self, pubky: str) -> None:
+        """Let go of a copy; its files are somebody else's."""
+        del self._copies[pubky]
+
+    def point(self, pubky: str, primary: str) -> None:
+        """Note where an account lives that does not live here."""
+        if (copied := self._copies.get(pubky)) is not None:
+            copied.primary = primary
+        home = self.homes.get(pubky)
+        if home is not None and home.away is not None:
+            home.away = primary
+
     async def begin(self, pubky: str, primary: str, now: int) -> None:
         """See `ICopyStore`."""
-        if pubky in self.homes:
+        home = self.homes.get(pubky)
+        if home is not None and home.away is None:
             raise UserExists
-        self._copies.setdefault(pubky, _Copied(primary, now)).primary = primary
+        self._copies.setdefault(pubky, Copied(primary, now))
+        self.point(pubky, primary)
 
     async def copy(self, pubky: str) -> Copy | None:
         """See `ICopyStore`."""
@@ -100,6 +154,7 @@ class MemoryCopies:
             missing=sum(map(_is_bare, entries)),
             public=copied.logs[False].state,
             private=copied.logs[True].state,
+            claimed=copied.claimed,
         )
 
     async def copies(self, after: str, limit: int) -> list[Copy]:
@@ -113,6 +168,7 @@ class MemoryCopies:
         log = copied.logs[private]
         confirmed = log.state.confirmed
         log.state = CopiedLog(start.position, start.reigns, start.position, confirmed=confirmed)
+        log.floor = start.position.seq
         copied.files.events = [event for event in copied.files.events if is_private(event.path) != private]
 
     async def keep_listed(self, pubky: str, private: bool, entries: Sequence[Entry], upto: str) -> None:
@@ -158,7 +214,17 @@ class MemoryCopies:
         if not log.is_read or not (is_older or path > log.state.listed):
             copied.replace(path, new, self.blobs)
         insort(copied.files.events, event, key=_by_id)
-        log.state = evolve(log.state, position=Position(position.log_id, event.seq, event.id, event.digest))
+        log_id = log_of(log.state.reigns, event.seq)
+        log.state = evolve(log.state, position=Position(log_id, event.seq, event.id, event.digest))
+        return True
+
+    async def keep_reigns(self, pubky: str, private: bool, position: Position, reigns: tuple[Reign, ...]) -> bool:
+        """See `ICopyStore`."""
+        log = self._copied(pubky).logs[private]
+        check_reigns(log.state.reigns, reigns, position.seq)
+        if log.state.position != position:
+            return False
+        log.state = evolve(log.state, reigns=reigns, position=evolve(position, log_id=log_of(reigns, position.seq)))
         return True
 
     async def confirm(self, pubky: str, private: bool, position: Position, now: int) -> bool:
@@ -204,7 +270,7 @@ class MemoryCopies:
         del self._copies[pubky]
         return True
 
-    def _copied(self, pubky: str) -> _Copied:
+    def _copied(self, pubky: str) -> Copied:
         if (copied := self._copies.get(pubky)) is None:
             raise NotFound
         return copied

@@ -10,21 +10,20 @@ from contextlib import AbstractContextManager, nullcontext
 from attrs import evolve, frozen
 from zope.interface import implementer
 
-from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position
+from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY
-from pubky_homeserver.core.errors import StorageFull
+from pubky_homeserver.core.errors import NotFound, StorageFull
 from pubky_homeserver.core.paths import PRIVATE
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.interfaces import ICopyStore
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.bounds import page_of_log
 from pubky_homeserver.store.connection import STEP, Commands, Word
-from pubky_homeserver.store.files import check_log, check_page, mark_of, written
+from pubky_homeserver.store.files import check_log, check_page, check_reigns, log_of, mark_of, written
 from pubky_homeserver.store.packing import (
     DEL,
     NEITHER,
     PUT,
-    REIGN,
     pack_body,
     pack_position,
     pack_reigns,
@@ -147,6 +146,16 @@ class RedisCopies:
         with nullcontext() if self.remembered is None else self.remembered.writing(pubky, event.path):
             return bool(checked(await self.redis().run("apply", keys, arguments)))
 
+    async def keep_reigns(self, pubky: str, private: bool, position: Position, reigns: tuple[Reign, ...]) -> bool:
+        """See `ICopyStore`."""
+        copy = await self.copy(pubky)
+        if copy is None:
+            raise NotFound
+        check_reigns((copy.private if private else copy.public).reigns, reigns, position.seq)
+        words = position.seq, position.event_id, position.digest, pack_reigns(reigns)
+        keys = (schema.copy(pubky),)
+        return bool(await self.redis().run("keep_reigns", keys, (schema.log_name(private), *words)))
+
     async def confirm(self, pubky: str, private: bool, position: Position, now: int) -> bool:
         """See `ICopyStore`."""
         words = bytes.fromhex(position.log_id), position.seq, position.event_id, position.digest, now
@@ -215,6 +224,7 @@ def _unpack(pubky: str, flat: Facts) -> Copy:
         int(facts[b"missing"]),
         _unpack_log(facts, schema.log_name(False)),
         _unpack_log(facts, schema.log_name(True)),
+        int(facts.get(b"claimed") or 0),
     )
 
 
@@ -226,9 +236,10 @@ def _unpack_log(facts: Mapping[bytes, bytes], name: str) -> CopiedLog:
     digest = fact("told") or fact("digest")
     if seq is None or event is None or reigns is None or digest is None:
         return CopiedLog()
+    known = unpack_reigns(reigns)
     return CopiedLog(
-        Position(reigns[-REIGN:][:16].hex(), int(seq), int(event), digest),
-        unpack_reigns(reigns),
+        Position(log_of(known, int(seq)), int(seq), int(event), digest),
+        known,
         None if start is None else unpack_position(start),
         (fact("listed") or b"").decode(),
         fact("whole") is not None,

@@ -80,11 +80,18 @@ class Feeds:
 
 
 async def account_page(
-    redis: Commands, pubky: str, after: int | None, count: int, reverse: bool, logs: tuple[bool, ...]
+    redis: Commands,
+    pubky: str,
+    after: int | None,
+    count: int,
+    reverse: bool,
+    logs: tuple[bool, ...],
+    last: int | None = None,
 ) -> list[Event]:
-    """Events of one account beyond an id; `logs`: of its public (False) and private (True) one."""
-    command, start, stop = ("XREVRANGE", "+", "-") if reverse else ("XRANGE", "-", "+")
-    if after is not None:
+    """Events of one account beyond an id, none after `last`; `logs`: of its public (False) and private (True) one."""
+    end = "+" if last is None else f"{last}-0"
+    command, start, stop = ("XREVRANGE", end, "-") if reverse else ("XRANGE", "-", end)
+    if after is not None and (not reverse or last is None or after <= last):
         start = f"({max(after, 1)}-0" if reverse else f"({after}-0"  # Redis takes no bound below its first id
     found = await _read(redis, [schema.log(private, pubky) for private in logs], command, start, stop, count)
     events = [event for log in found for event in unpack_events(pubky, log)]

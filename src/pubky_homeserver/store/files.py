@@ -53,11 +53,21 @@ class Home:
     account: Account
     files: Files = field(factory=Files)
     logs: dict[bool, LogState] = field(factory=lambda: {False: _new_log(), True: _new_log()})
-    # Whether it is the private one → log.
+    # Whether it is the private one → log. Of an account that is away: where it stood when it was shut.
+    past: dict[bool, tuple[Reign, ...]] = field(factory=lambda: {False: (), True: ()})
+    # Whether it is the private log → its reigns before the one that rules.
+    first: dict[bool, int] = field(factory=lambda: {False: 1, True: 1})
+    # Whether it is the private log → where that one begins.
+    away: str | None = None
+    """The homeserver where the account lives; None if that is here."""
+    admitted: int = 0
+    """When it was opened here, microseconds; 0 for never."""
+    missing: int = 0
+    """Files whose body is not here."""
 
     def reigns(self, private: bool) -> tuple[Reign, ...]:
         """Of one log."""
-        return (Reign(self.logs[private].log_id, 1),)
+        return (*self.past[private], Reign(self.logs[private].log_id, self.first[private]))
 
 
 @define(eq=False)
@@ -76,10 +86,10 @@ class Blobs:
         if entry.blob is not None:
             self._known.add(entry.blob)
 
-    def retire(self, entry: Entry, at_once: bool = False) -> None:
-        """Begin the grace of the blob of an entry that is gone, if it has one; `at_once`: it is over already."""
+    def retire(self, entry: Entry) -> None:
+        """Begin the grace of the blob of an entry that is gone, if it has one."""
         if entry.blob is not None:
-            self._graces[entry.blob] = self.now() + (0 if at_once else self.grace * 1_000_000)
+            self._graces[entry.blob] = self.now() + self.grace * 1_000_000
 
     def known(self, blobs: set[str]) -> set[str]:
         """Those of the blobs that are in use."""
@@ -127,6 +137,18 @@ def check_page(entries: Sequence[Entry], private: bool) -> None:
         check_log(entry.path, private)
     if not all(one.path < other.path for one, other in pairwise(entries)):
         raise ValueError("paths out of order")
+
+
+def log_of(reigns: Sequence[Reign], seq: int) -> str:
+    """The log id of the newest reign that a position after a number may belong to."""
+    return next((reign.log_id for reign in reversed(reigns) if reign.first <= seq + 1), reigns[0].log_id)
+
+
+def check_reigns(known: Sequence[Reign], reigns: Sequence[Reign], seq: int) -> None:
+    """Raise `ValueError` unless reigns go on from those that are known, after a number."""
+    further = reigns[len(known) :]
+    if tuple(reigns[: len(known)]) != tuple(known) or any(reign.first <= seq for reign in further):
+        raise ValueError("reigns of another log")
 
 
 def _new_log() -> LogState:

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from attrs import define, evolve, field, frozen
 from zope.interface import implementer
 
-from pubky_homeserver.core import errors
-from pubky_homeserver.core.errors import GrantExpired, GrantOfAnother, GrantRevoked, NotFound, StoreAway
+from pubky_homeserver.core.errors import GrantExpired, GrantOfAnother, GrantRevoked, StoreAway
 from pubky_homeserver.core.records import KeptGrant, Session
 from pubky_homeserver.interfaces import IGrantStore
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.connection import STEP, Commands
 from pubky_homeserver.store.packing import pack_grant, unpack_bearer, unpack_grant
+from pubky_homeserver.store.refusals import refusal_of
 from pubky_homeserver.store.remembered import Remembered
 
 KEPT_FOR = 30 * 24 * 3600
@@ -47,6 +47,7 @@ class RedisGrants:
             schema.grant(grant.id),
             schema.grants(grant.pubky),
             schema.bearer(bearer_id),
+            schema.copy(grant.pubky),
         )
         arguments = (
             grant.pubky,
@@ -65,7 +66,7 @@ class RedisGrants:
         with self._ending() as ended:
             reply = await self.redis().run("exchange", keys, arguments)
             if isinstance(reply, bytes):
-                raise getattr(errors, reply.decode())
+                raise refusal_of(reply)
             facts, created, over, before = (*reply, None)[:4]
             ended += [before]
         stored = KeptGrant(unpack_grant(facts), int(created))
@@ -135,9 +136,10 @@ def _session(bearer_id: str, kept: KeptGrant, expires: int) -> Session:
 @implementer(IGrantStore)
 @define(eq=False)
 class MemoryGrants:
-    """Grants in dictionaries. `has_account` tells who lives here, `tell` says what is revoked."""
+    """Grants in dictionaries. `tell` says what is revoked."""
 
-    has_account: Callable[[str], bool]
+    check_sign_in: Callable[[str], None]
+    """Raises what a sign-in of an account raises."""
     tell: Callable[[str], None]
     _grants: dict[str, KeptGrant] = field(factory=dict, init=False)
     # Id → grant, in the order in which they came.
@@ -151,8 +153,7 @@ class MemoryGrants:
     async def exchange(self, kept: KeptGrant, bearer_id: str, now: int, lifetime: int) -> Session:
         """See `IGrantStore`."""
         grant = kept.grant
-        if not self.has_account(grant.pubky):
-            raise NotFound
+        self.check_sign_in(grant.pubky)
         known = self._grants.get(grant.id, kept)
         if (known.grant.pubky, known.grant.client_key) != (grant.pubky, grant.client_key):
             raise GrantOfAnother
@@ -164,6 +165,13 @@ class MemoryGrants:
         session = _session(bearer_id, known, min(now + lifetime, _over(known)))
         self._bearers[grant.id] = session
         return session
+
+    def end_bearers(self, pubky: str) -> None:
+        """End all bearers of an account; its grants stay."""
+        for grant_id, session in [*self._bearers.items()]:
+            if session.pubky == pubky:
+                del self._bearers[grant_id]
+                self.tell(f"grant:{grant_id}")
 
     async def bearer(self, bearer_id: str) -> Session | None:
         """See `IGrantStore`."""

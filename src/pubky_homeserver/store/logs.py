@@ -15,7 +15,8 @@ from pubky_homeserver.interfaces import ILogStore
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.bounds import in_log
 from pubky_homeserver.store.connection import STEP, Commands
-from pubky_homeserver.store.files import Home
+from pubky_homeserver.store.copied import Copied
+from pubky_homeserver.store.files import Files, Home
 from pubky_homeserver.store.packing import REIGN, unpack_entry, unpack_event, unpack_events, unpack_reigns
 
 MAX_PAGE = 1000
@@ -49,8 +50,16 @@ class RedisLogs:
 
     async def standing(self, pubky: str, private: bool) -> LogStanding | None:
         """See `ILogStore`."""
-        facts = await self.redis().call("HMGET", schema.account(pubky), *_standing_fields(private))
-        return None if facts[0] is None else _standing(facts)
+        whole = f"{schema.log_name(private)}.whole"
+        account, copy = await self.redis().pipeline(
+            [
+                ("HMGET", schema.account(pubky), *_standing_fields(private)),
+                ("HMGET", schema.copy(pubky), *_standing_fields(private), whole),
+            ]
+        )
+        if account[0] is not None:
+            return _standing(account)
+        return None if copy[-1] is None else _standing(copy[:-1])
 
     async def event(self, pubky: str, private: bool, event_id: int) -> Event | None:
         """See `ILogStore`."""
@@ -94,8 +103,13 @@ class RedisLogs:
         """See `ILogStore`."""
         found = await self.redis().run(
             "listed",
-            (schema.account(pubky), schema.entries(pubky)),
-            (*in_log(private, after), min(limit, STEP), *_standing_fields(private)),
+            (schema.account(pubky), schema.entries(pubky), schema.copy(pubky)),
+            (
+                *in_log(private, after),
+                min(limit, STEP),
+                f"{schema.log_name(private)}.whole",
+                *_standing_fields(private),
+            ),
         )
         if found is None:
             return None
@@ -106,9 +120,10 @@ class RedisLogs:
 @implementer(ILogStore)
 @frozen
 class MemoryLogs:
-    """The logs of accounts in memory. `homes` has them by their keys, in the order of sign-up."""
+    """The logs of accounts and copies in memory. `homes` has the accounts by their keys, in the order of sign-up."""
 
     homes: Mapping[str, Home]
+    copied: Callable[[str], Copied | None]
 
     async def standings(self, after: int, limit: int) -> tuple[list[tuple[str, LogStanding, LogStanding]], int | None]:
         """See `ILogStore`."""
@@ -116,13 +131,17 @@ class MemoryLogs:
         page = [
             (pubky, _standing_of(home, False), _standing_of(home, True))
             for pubky, home in list(self.homes.items())[after:end]
+            if home.away is None
         ]
         return page, end if end < len(self.homes) else None
 
     async def standing(self, pubky: str, private: bool) -> LogStanding | None:
         """See `ILogStore`."""
         home = self.homes.get(pubky)
-        return _standing_of(home, private) if home else None
+        if home is not None and home.away is None:
+            return _standing_of(home, private)
+        copied = self.copied(pubky)
+        return None if copied is None else copied.standing(private)
 
     async def event(self, pubky: str, private: bool, event_id: int) -> Event | None:
         """See `ILogStore`."""
@@ -134,22 +153,27 @@ class MemoryLogs:
 
     async def logged(self, pubky: str, private: bool, after: int, limit: int) -> list[LoggedEvent]:
         """See `ILogStore`."""
-        events = self._events(pubky, private)
+        events, files = self._events(pubky, private), self._files(pubky)
         page = events[bisect_left(events, after + 1, key=_by_id) :][: min(limit, MAX_PAGE)]
-        return [_with_body(event, self.homes[pubky].files.entries.get(event.path)) for event in page]
+        return [_with_body(event, files.entries.get(event.path)) for event in page] if files else []
 
     async def listed(self, pubky: str, private: bool, after: str, limit: int) -> Listed | None:
         """See `ILogStore`."""
-        home = self.homes.get(pubky)
-        if home is None:
+        files, standing = self._files(pubky), await self.standing(pubky, private)
+        if files is None or standing is None:
             return None
-        entries = home.files.entries
-        paths = [path for path in home.files.after(after) if is_private(path) == private]
-        return Listed(tuple(_bare(entries[path]) for path in paths[: min(limit, STEP)]), _standing_of(home, private))
+        paths = [path for path in files.after(after) if is_private(path) == private]
+        return Listed(tuple(_bare(files.entries[path]) for path in paths[: min(limit, STEP)]), standing)
+
+    def _files(self, pubky: str) -> Files | None:
+        home, copied = self.homes.get(pubky), self.copied(pubky)
+        if home is not None and home.away is None:
+            return home.files
+        return None if copied is None else copied.files
 
     def _events(self, pubky: str, private: bool) -> list[Event]:
-        home = self.homes.get(pubky)
-        return [event for event in home.files.events if is_private(event.path) == private] if home else []
+        files = self._files(pubky)
+        return [event for event in files.events if is_private(event.path) == private] if files else []
 
 
 def _standing_of(home: Home, private: bool) -> LogStanding:

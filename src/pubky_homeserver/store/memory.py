@@ -17,6 +17,7 @@ from pubky_homeserver.core.errors import (
     Collision,
     DirectoryNotFound,
     NotFound,
+    NotPrimary,
     PreconditionFailed,
     QuotaExceeded,
     SignupTokenRequired,
@@ -40,13 +41,13 @@ from pubky_homeserver.core.records import (
     Totals,
 )
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
-from pubky_homeserver.store.copied import MemoryCopies
+from pubky_homeserver.store.copied import Copied, MemoryCopies
 from pubky_homeserver.store.files import Blobs, Files, Home, mark_of
 from pubky_homeserver.store.grants import MemoryGrants
 from pubky_homeserver.store.locks import MemoryLocks
 from pubky_homeserver.store.logs import MemoryLogs
+from pubky_homeserver.store.moves import MemoryMoves
 from pubky_homeserver.store.packets import MemoryPackets
-from pubky_homeserver.store.shelf import MemoryShelf
 
 MAX_PAGE = 1000
 """Paths or events of one page."""
@@ -78,17 +79,19 @@ class MemoryStore:
     # Id of a sign-in token → when it may be forgotten.
     _events: list[Event] = field(factory=list, init=False)
     # Of all accounts, ascending.
+    _skipped: int = field(default=0, init=False)
+    # Event ids go on above this one: it came with an account from elsewhere.
     _blobs: Blobs = field(init=False)
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
 
-    logs: MemoryLogs = field(init=False)
-    """The logs of the accounts, for who follows them."""
     copies: MemoryCopies = field(init=False)
     """Copies of accounts that live elsewhere."""
-    shelf: MemoryShelf = field(init=False)
-    """What did not win."""
+    logs: MemoryLogs = field(init=False)
+    """The logs of accounts and copies, for who follows them."""
+    moves: MemoryMoves = field(init=False)
+    """Accounts on their way."""
     packets: MemoryPackets = field(init=False)
-    """The packets of the accounts."""
+    """The packets of accounts, copies and peers."""
     grants: MemoryGrants = field(init=False)
     """Grants and their bearers."""
     is_deaf: bool = field(default=False, init=False)
@@ -102,23 +105,32 @@ class MemoryStore:
 
     @logs.default
     def _make_logs(self) -> MemoryLogs:
-        return MemoryLogs(self._accounts)
+        return MemoryLogs(self._accounts, self._copied)
 
     @copies.default
     def _make_copies(self) -> MemoryCopies:
         return MemoryCopies(self._accounts, self._blobs)
 
-    @shelf.default
-    def _make_shelf(self) -> MemoryShelf:
-        return MemoryShelf(self._blobs)
+    @moves.default
+    def _make_moves(self) -> MemoryMoves:
+        return MemoryMoves(
+            self._accounts,
+            self.copies,
+            self._packet,
+            self._note,
+            self._skip,
+            self._end_sessions,
+            self._free_token,
+            self._now,
+        )
 
     @packets.default
     def _make_packets(self) -> MemoryPackets:
-        return MemoryPackets(lambda pubky: pubky in self._accounts)
+        return MemoryPackets(self._accounts, self.copies, self.moves.fence)
 
     @grants.default
     def _make_grants(self) -> MemoryGrants:
-        return MemoryGrants(lambda pubky: pubky in self._accounts, self._tell)
+        return MemoryGrants(self._check_sign_in, self._tell)
 
     @locks.default
     def _make_locks(self) -> MemoryLocks:
@@ -126,24 +138,48 @@ class MemoryStore:
 
     # --- accounts -------------------------------------------------------------------------------------------------
 
-    async def sign_up(self, account: Account, session: Session | None, token: str | None, token_required: bool) -> None:
+    async def sign_up(
+        self,
+        account: Account,
+        session: Session | None,
+        token: str | None,
+        token_required: bool,
+        may_claim: bool = False,
+    ) -> None:
         """See `IAccountStore`."""
-        if account.pubky in self._accounts or self.copies.files(account.pubky) is not None:
+        pubky = account.pubky
+        home, copied = self._accounts.get(pubky), self.copies.copied(pubky)
+        if home is not None and home.away is None:
             raise UserExists
-        quota = account.quota
+        if copied is not None and (copied.claimed or not (may_claim or home)):
+            raise UserExists
+        quota, spent = account.quota, None
         if token_required:
-            if token is None:
-                raise SignupTokenRequired
-            spent = self._tokens.get(token)
-            if spent is None:
-                raise SignupTokenUnknown
-            if spent.used is not None:
-                raise SignupTokenUsed
+            spent = self._spend(token, account)
             quota = spent.quota
-            self._tokens[token] = evolve(spent, used=account.created, used_by=account.pubky)
-        self._accounts[account.pubky] = Home(Account(account.pubky, account.created, quota=quota))
+        if home is None:
+            home = self._accounts[pubky] = Home(Account(pubky, account.created))
+            home.admitted = 0 if copied else account.created
+            home.away = copied.primary if copied else None
+        home.account = evolve(home.account, quota=quota)
+        if copied is not None:
+            copied.claimed, copied.token = account.created, spent.token if spent else None
         if session is not None:
             self._sessions[session.id] = session
+
+    def _spend(self, token: str | None, account: Account) -> SignupToken:
+        if token is None:
+            raise SignupTokenRequired
+        spent = self._tokens.get(token)
+        if spent is None:
+            raise SignupTokenUnknown
+        if spent.used is not None:
+            raise SignupTokenUsed
+        self._tokens[token] = evolve(spent, used=account.created, used_by=account.pubky)
+        return spent
+
+    def _free_token(self, token: str) -> None:
+        self._tokens[token] = evolve(self._tokens[token], used=None, used_by=None)
 
     async def account(self, pubky: str) -> Account | None:
         """See `IAccountStore`."""
@@ -158,7 +194,7 @@ class MemoryStore:
     async def log_state(self, pubky: str, private: bool) -> LogState | None:
         """See `IAccountStore`."""
         home = self._accounts.get(pubky)
-        return home.logs[private] if home else None
+        return home.logs[private] if home and home.away is None else None
 
     async def accounts(self, after: int, limit: int) -> tuple[list[str], int | None]:
         """See `IAccountStore`."""
@@ -206,8 +242,21 @@ class MemoryStore:
 
     async def sign_in(self, session: Session) -> None:
         """See `ISessionStore`."""
-        self._home(session.pubky)
+        self._check_sign_in(session.pubky)
         self._sessions[session.id] = session
+
+    def _check_sign_in(self, pubky: str) -> None:
+        """Raise unless an account lives here, or was claimed."""
+        home, copied = self._home(pubky), self.copies.copied(pubky)
+        if home.away is not None and not (copied and copied.claimed):
+            raise NotPrimary(home.away)
+
+    def _end_sessions(self, pubky: str) -> None:
+        """End all sessions and bearers of an account."""
+        for session in [one for one in self._sessions.values() if one.pubky == pubky]:
+            del self._sessions[session.id]
+            self._tell(f"session:{session.id}")
+        self.grants.end_bearers(pubky)
 
     async def session(self, session_id: str) -> Session | None:
         """See `ISessionStore`."""
@@ -244,7 +293,7 @@ class MemoryStore:
         self, pubky: str, path: str, length: int | None, default_limit: int | None, tokens: Sequence[str] | None = ()
     ) -> None:
         """See `IEntryStore`."""
-        home = self._home(pubky)
+        home = self._open_home(pubky)
         if home.account.disabled:
             raise UserDisabled
         if length is not None:
@@ -280,7 +329,7 @@ class MemoryStore:
 
     async def check_delete(self, pubky: str, path: str, tokens: Sequence[str] | None = ()) -> None:
         """See `IEntryStore`."""
-        home = self._home(pubky)
+        home = self._open_home(pubky)
         await self.locks.check(pubky, path, tokens)
         if path not in home.files.entries:
             raise NotFound
@@ -325,8 +374,12 @@ class MemoryStore:
         self, pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool
     ) -> list[Event]:
         """See `IEntryStore`."""
-        files = self._files(pubky)
-        events = _beyond(files.events, after, reverse) if files else iter(())
+        files, home = self._files(pubky), self._accounts.get(pubky)
+        known = files.events if files else []
+        if home is not None and home.away is not None:
+            last = max(log.event_id for log in home.logs.values())
+            known = [event for event in known if event.id <= last]
+        events = _beyond(known, after, reverse)
         return _page((event for event in events if (private if is_private(event.path) else public)), limit)
 
     async def has_event(self, event_id: int) -> bool:
@@ -335,7 +388,11 @@ class MemoryStore:
 
     async def last_event_id(self) -> int:
         """See `IEntryStore`."""
-        return self._events[-1].id if self._events else 0
+        return self._newest
+
+    @property
+    def _newest(self) -> int:
+        return max(self._events[-1].id if self._events else 0, self._skipped)
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """See `IEntryStore`."""
@@ -367,22 +424,43 @@ class MemoryStore:
             raise NotFound
         return home
 
+    def _open_home(self, pubky: str) -> Home:
+        home = self._home(pubky)
+        if home.away is not None:
+            raise NotPrimary(home.away)
+        return home
+
     def _files(self, pubky: str) -> Files | None:
         home = self._accounts.get(pubky)
-        return home.files if home else self.copies.files(pubky)
+        return home.files if home and home.away is None else self.copies.files(pubky)
+
+    def _copied(self, pubky: str) -> Copied | None:
+        """The files and logs of a copy, for `MemoryLogs`."""
+        return self.copies.copied(pubky)
+
+    def _packet(self, pubky: str) -> bytes | None:
+        return self.packets.kept(pubky)
+
+    def _skip(self, event_id: int) -> None:
+        self._skipped = max(self._skipped, event_id)
 
     def _append(self, home: Home, operation: Operation, path: str, old: Entry | None, new: Entry | None) -> Event:
         """Add an event to the log of a path, move the log's digest, and begin the grace of an old blob."""
-        log = home.logs[is_private(path)]
         if old is not None:
             self._blobs.retire(old)
+        marks = (mark_of(one) for one in (old, new) if one is not None)
+        return self._note(home, operation, path, fold(home.logs[is_private(path)].digest, *marks), new)
+
+    def _note(self, home: Home, operation: Operation, path: str, digest: bytes, new: Entry | None) -> Event:
+        """Add an event to the log of a path, with the digest after it."""
+        log = home.logs[is_private(path)]
         event = Event(
-            id=max(self._events[-1].id + 1 if self._events else 1, self._now()),
+            id=max(self._newest + 1, self._now()),
             operation=operation,
             pubky=home.account.pubky,
             path=path,
             seq=log.seq + 1,
-            digest=fold(log.digest, *(mark_of(one) for one in (old, new) if one is not None)),
+            digest=digest,
             content_hash=new.content_hash if new else None,
             length=new.length if new else 0,
             content_type=new.content_type if new else "",

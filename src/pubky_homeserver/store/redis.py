@@ -35,6 +35,7 @@ from pubky_homeserver.store.grants import RedisGrants
 from pubky_homeserver.store.locks import RedisLocks, pack_tokens
 from pubky_homeserver.store.logs import RedisLogs
 from pubky_homeserver.store.migrations import open_schema
+from pubky_homeserver.store.moves import RedisMoves
 from pubky_homeserver.store.packets import RedisPackets
 from pubky_homeserver.store.packing import (
     REIGN,
@@ -53,7 +54,6 @@ from pubky_homeserver.store.packing import (
 from pubky_homeserver.store.refusals import checked
 from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.store.scripts import load_scripts
-from pubky_homeserver.store.shelf import RedisShelf
 from pubky_homeserver.store.signup_tokens import token_page
 from pubky_homeserver.store.survey import Durability, Room, survey
 
@@ -142,8 +142,13 @@ class RedisStore:
 
     @property
     def packets(self) -> RedisPackets:
-        """The packets of the accounts."""
-        return RedisPackets(lambda: self._redis)
+        """The packets of accounts, copies and peers."""
+        return RedisPackets(lambda: self._redis, self.remembered)
+
+    @property
+    def moves(self) -> RedisMoves:
+        """Accounts on their way."""
+        return RedisMoves(lambda: self._redis, self.remembered)
 
     @property
     def logs(self) -> RedisLogs:
@@ -154,11 +159,6 @@ class RedisStore:
     def copies(self) -> RedisCopies:
         """Copies of accounts that live elsewhere."""
         return RedisCopies(lambda: self._redis, self.remembered, self._room.has_room, self.grace)
-
-    @property
-    def shelf(self) -> RedisShelf:
-        """What did not win."""
-        return RedisShelf(lambda: self._redis, self._room.has_room)
 
     @property
     def grants(self) -> RedisGrants:
@@ -175,7 +175,14 @@ class RedisStore:
 
     # --- accounts -------------------------------------------------------------------------------------------------
 
-    async def sign_up(self, account: Account, session: Session | None, token: str | None, token_required: bool) -> None:
+    async def sign_up(
+        self,
+        account: Account,
+        session: Session | None,
+        token: str | None,
+        token_required: bool,
+        may_claim: bool = False,
+    ) -> None:
         """See `IAccountStore`."""
         quota = pack_quota(account.quota)
         refusal = await self._redis.run(
@@ -202,6 +209,7 @@ class RedisStore:
                 pack_reign(token_bytes(16)),
                 EMPTY,
                 *("=" + quota[name] if name in quota else "" for name in ("quota", "limit", "paths")),
+                int(may_claim),
             ),
         )
         checked(refusal)
@@ -276,7 +284,8 @@ class RedisStore:
 
     async def sign_in(self, session: Session) -> None:
         """See `ISessionStore`."""
-        keys = (schema.account(session.pubky), schema.session(session.id), schema.sessions(session.pubky))
+        pubky = session.pubky
+        keys = (schema.account(pubky), schema.session(session.id), schema.sessions(pubky), schema.copy(pubky))
         checked(await self._redis.run("sign_in", keys, (session.id, pack_session(session))))
 
     async def session(self, session_id: str) -> Session | None:
@@ -456,14 +465,20 @@ class RedisStore:
         """See `IEntryStore`."""
         limit = min(limit, MAX_PAGE)
         logs = (False,) * public + (True,) * private
+        last = await self._last_event(pubky)
         found: list[Event] = []
         while logs and len(found) < limit:
             step = min(limit - len(found), STEP)
-            page = await account_page(self._redis, pubky, found[-1].id if found else after, step, reverse, logs)
+            page = await account_page(self._redis, pubky, found[-1].id if found else after, step, reverse, logs, last)
             found += page
             if len(page) < step:
                 break
         return found
+
+    async def _last_event(self, pubky: str) -> int | None:
+        """The newest event of an account that is away and was open here before; None if it is not away."""
+        away, *events = await self._redis.call("HMGET", schema.account(pubky), "away", "pub.event", "priv.event")
+        return None if away is None else max(int(event or 0) for event in events)
 
     async def has_event(self, event_id: int) -> bool:
         """See `IEntryStore`."""

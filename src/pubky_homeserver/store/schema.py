@@ -16,7 +16,10 @@ key                    type    what it holds
                                may be written, one a line; all three absent for the server's default · for each log
                                (`pub`, `priv`): `pub.seq`, `pub.event` id of its newest event, `pub.digest` 16
                                bytes, `pub.floor`, `pub.reigns` one after the other, 16 bytes of log id and 5 of
-                               the number where it begins; the last one rules
+                               the number where it begins; the last one rules · of an account that lives elsewhere
+                               `away` that homeserver, with `used` 0 and of each log `pub.event` alone: its logs are
+                               those of the copy · `missing` files without body · while its files are put into the
+                               feed `announce` how far that is
 `entries:<pubky>`      zset    the account's files, all with score 0 and so in byte order: path, NUL, packed entry
                                (`packing.py`). Paths hold no control characters, so a file is found by its path
 `log:pub:<pubky>`      stream  the account's public events: id `<event id>-0`, field `e` with the packed event
@@ -43,13 +46,12 @@ key                    type    what it holds
                                body · for each log `seq`, `event`, `digest`, `floor`, `reigns` as in an account, of its
                                last applied event · `whole` 1 or absent · `confirmed`; while its list is read `told`
                                the digest that the primary had there, `start` where it stood at the beginning
-                               (`packing.py`), `listed` the last path that was kept
+                               (`packing.py`), `listed` the last path that was kept · `claimed` when its user signed
+                               up here, `token` the signup token that was spent for that
 `copies`               zset    pubkys of the copies, all with score 0
-`shelf:<pubky>`        zset    the account's conflict shelf, all with score 0: id, NUL, packed thing (`shelf.py`). Its
-                               blobs are in use, and nothing else refers to them
-`shelves`              zset    pubkys of the accounts of which something lies there, all with score 0
-`shelved`              hash    homeserver → bytes that things from it take on the shelves
-`packet:<pubky>`       string  the newest signed packet of the account (PKARR): signature, timestamp, DNS message
+`announcing`           zset    pubkys of the accounts with `announce`, all with score 0
+`packet:<pubky>`       string  the newest signed packet of an account, copy or peer (PKARR): signature, timestamp, DNS
+                               message
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
 `wake`                 channel a message after each event; its content means nothing
 `revocations`          channel what was revoked: `session:<id>` or `grant:<id>`
@@ -73,8 +75,7 @@ BLOBS = _SHARD + "blobs:"
 """Beginning of the keys; scripts add the two hex digits."""
 GRACES = _SHARD + "graces"
 COPIES = _SHARD + "copies"
-SHELVES = _SHARD + "shelves"
-SHELF_USED = _SHARD + "shelved"
+ANNOUNCING = _SHARD + "announcing"
 TOKENS_UNUSED = _SHARD + "tokens:unused"
 TOKENS_USED = _SHARD + "tokens:used"
 WAKE = _SHARD + "wake"
@@ -94,11 +95,6 @@ def entries(pubky: str) -> str:
 def copy(pubky: str = "") -> str:
     """What is known of a copy; without a pubky the beginning of the keys, to which scripts add it."""
     return f"{_SHARD}copy:{pubky}"
-
-
-def shelf(pubky: str) -> str:
-    """The account's conflict shelf."""
-    return f"{_SHARD}shelf:{pubky}"
 
 
 def log_name(private: bool) -> str:

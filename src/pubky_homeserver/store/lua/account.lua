@@ -7,7 +7,8 @@ end
 
 -- The account at `key` with one of its logs ('pub' or 'priv'), or nil.
 local function account_at(key, log)
-  local facts = redis.call('HMGET', key, 'number', 'disabled', 'used', 'limit', 'paths', log .. '.seq', log .. '.digest')
+  local facts = redis.call('HMGET', key, 'number', 'disabled', 'used', 'limit', 'paths', log .. '.seq',
+    log .. '.digest', 'away')
   if not facts[1] then
     return nil
   end
@@ -17,8 +18,9 @@ local function account_at(key, log)
     used = tonumber(facts[3]),
     limit = facts[4],
     paths = facts[5],
-    seq = tonumber(facts[6]),
+    seq = tonumber(facts[6] or ''),
     digest = facts[7],
+    away = facts[8],
   }
 end
 
@@ -103,6 +105,9 @@ end
 -- Everything that refuses a PUT before its body counts, in the protocol's order; nil if nothing does.
 -- `growth`: bytes that the account would use more; nil if nobody announced the length. `lock` is the lock's key.
 local function put_refusal(account, entries, path, entry, default, growth, lock, tokens)
+  if account.away then
+    return 'NotPrimary ' .. account.away
+  end
   if account.disabled then
     return 'UserDisabled'
   end
@@ -124,6 +129,9 @@ end
 
 -- Everything that refuses a DELETE, in the protocol's order; nil if nothing does.
 local function delete_refusal(account, path, entry, lock, tokens)
+  if account.away then
+    return 'NotPrimary ' .. account.away
+  end
   local refusal = lock_refusal(lock, tokens)
   if refusal then
     return refusal

@@ -1,8 +1,12 @@
 -- Begin a copy, or let one that is there follow another homeserver. Returns nil, or the name of the refusal.
 -- KEYS  copy, account, copies
 -- ARGV  pubky, primary, now, empty digest
-if redis.call('EXISTS', KEYS[2]) == 1 then
+local known, away = unpack(redis.call('HMGET', KEYS[2], 'number', 'away'))
+if known and not away then
   return 'UserExists'
+end
+if away then
+  redis.call('HSET', KEYS[2], 'away', ARGV[2])
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('HSET', KEYS[1], 'primary', ARGV[2])

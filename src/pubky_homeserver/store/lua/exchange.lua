@@ -1,6 +1,7 @@
+-- uses: signing
 -- Keep a grant if its id is new, and give it a bearer in place of the one before. Returns the name of the refusal, or
 -- {facts of the grant as first kept, when that was, when the bearer expires, id of the bearer before or nil}.
--- KEYS  account, grant, the account's grants, bearer
+-- KEYS  account, grant, the account's grants, bearer, copy
 -- ARGV  pubky, client key, grant's id, facts, when the grant expires, now (both in seconds), created, bearer's id,
 --       bearer's lifetime in seconds, beginning of the keys of bearers, of grants, seconds that expired grants are kept
 local pubky, key, id, facts, expires, now, created, bearer = unpack(ARGV, 1, 8)
@@ -8,8 +9,9 @@ local account, grant, grants = KEYS[1], KEYS[2], KEYS[3]
 local lifetime, bearers, prefix, kept_for = tonumber(ARGV[9]), ARGV[10], ARGV[11], tonumber(ARGV[12])
 now = tonumber(now)
 
-if redis.call('EXISTS', account) == 0 then
-  return 'NotFound'
+local refusal = sign_in_refusal(account, KEYS[5])
+if refusal then
+  return refusal
 end
 local known = redis.call('HMGET', grant, 'pubky', 'key', 'facts', 'expires', 'created', 'revoked', 'bearer')
 if known[1] then

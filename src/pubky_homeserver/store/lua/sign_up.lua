@@ -2,11 +2,14 @@
 -- KEYS  account, shard, numbers, token, unused tokens, used tokens, session, the account's sessions, copy
 -- ARGV  pubky, created, whether a token is required ('1'), token (empty: none), session's id (empty: none), session,
 --       first reigns of the public and the private log, empty digest, quota, limit, paths (each empty and '=' for
---       absent, else '=' and the value)
+--       absent, else '=' and the value), whether a copy may be claimed ('1')
+-- An account that is away, and an account made beside a copy, is claimed: it stays away until it is opened.
 local pubky, created, required, token, session_id, session, public, private, empty = unpack(ARGV, 1, 9)
 local account, shard, numbers = KEYS[1], KEYS[2], KEYS[3]
 
-if redis.call('EXISTS', account, KEYS[9]) > 0 then
+local known, away = unpack(redis.call('HMGET', account, 'number', 'away'))
+local primary, claimed = unpack(redis.call('HMGET', KEYS[9], 'primary', 'claimed'))
+if (known and not away) or claimed or (primary and not known and ARGV[13] ~= '1') then
   return 'UserExists'
 end
 local quota = {}
@@ -33,15 +36,28 @@ else
   end
 end
 
-local number = redis.call('HINCRBY', shard, 'number', 1)
-redis.call('HINCRBY', shard, 'users', 1)
-redis.call('HSET', numbers, number, pubky)
-redis.call('HSET', account, 'number', number, 'created', created, 'admitted', created, 'used', 0,
-  'pub.seq', 0, 'pub.event', 0, 'pub.digest', empty, 'pub.floor', 0, 'pub.reigns', public,
-  'priv.seq', 0, 'priv.event', 0, 'priv.digest', empty, 'priv.floor', 0, 'priv.reigns', private)
+if not known then
+  local number = redis.call('HINCRBY', shard, 'number', 1)
+  redis.call('HINCRBY', shard, 'users', 1)
+  redis.call('HSET', numbers, number, pubky)
+  redis.call('HSET', account, 'number', number, 'created', created, 'used', 0)
+end
+if primary then
+  redis.call('HSET', account, 'away', primary)
+  redis.call('HSET', KEYS[9], 'claimed', created)
+  if required == '1' then
+    redis.call('HSET', KEYS[9], 'token', token)
+  end
+else
+  redis.call('HSET', account, 'admitted', created,
+    'pub.seq', 0, 'pub.event', 0, 'pub.digest', empty, 'pub.floor', 0, 'pub.reigns', public,
+    'priv.seq', 0, 'priv.event', 0, 'priv.digest', empty, 'priv.floor', 0, 'priv.reigns', private)
+end
 for index, name in ipairs({'quota', 'limit', 'paths'}) do
   if quota[index] then
     redis.call('HSET', account, name, quota[index])
+  else
+    redis.call('HDEL', account, name)
   end
 end
 if session_id ~= '' then

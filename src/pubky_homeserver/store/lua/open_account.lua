@@ -1,0 +1,39 @@
+-- uses: lock account
+-- Let a copy be an account that lives here. Returns 1, or 0 if it cannot; or the name of the refusal.
+-- KEYS  account, copy, copies, packet, shard, numbers, announcing
+-- ARGV  pubky, packet that must be kept, now, whether a list may lack something ('1'), log ids of the new reigns
+local pubky, packet, now, incomplete, public, private = unpack(ARGV)
+local account, copy, shard = KEYS[1], KEYS[2], KEYS[5]
+
+local used, missing, is_whole = unpack(redis.call('HMGET', copy, 'used', 'missing', 'pub.whole'))
+if not used or redis.call('GET', KEYS[4]) ~= packet then
+  return 0
+end
+if not is_whole and incomplete ~= '1' then
+  return 'NotHereYet'
+end
+if redis.call('EXISTS', account) == 0 then
+  local number = redis.call('HINCRBY', shard, 'number', 1)
+  redis.call('HINCRBY', shard, 'users', 1)
+  redis.call('HSET', KEYS[6], number, pubky)
+  redis.call('HSET', account, 'number', number, 'created', now)
+end
+
+local last = tonumber(redis.call('HGET', shard, 'event') or 0)
+for log, id in pairs({pub = public, priv = private}) do
+  local seq, event, digest, floor, reigns, whole_list = unpack(redis.call('HMGET', copy, log .. '.seq', log .. '.event',
+    log .. '.digest', log .. '.floor', log .. '.reigns', log .. '.whole'))
+  seq, event = seq or '0', event or '0'
+  redis.call('HSET', account, log .. '.seq', seq, log .. '.event', event, log .. '.digest', digest,
+    log .. '.floor', whole_list and floor or seq,
+    log .. '.reigns', (reigns or '') .. id .. struct.pack('>I' .. REIGN - 16, tonumber(seq) + 1))
+  last = math.max(last, tonumber(event))
+end
+redis.call('HSET', shard, 'event', whole(last))
+redis.call('HINCRBY', shard, 'used', used)
+redis.call('HSET', account, 'used', used, 'missing', missing, 'admitted', now, 'announce', 'pub 0')
+redis.call('HDEL', account, 'away')
+redis.call('DEL', copy)
+redis.call('ZREM', KEYS[3], pubky)
+redis.call('ZADD', KEYS[7], 0, pubky)
+return 1
