@@ -8,6 +8,7 @@ from pubky_homeserver.interfaces.copies import ICopyStore, ILogStore, IPeer
 from pubky_homeserver.interfaces.files import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
 from pubky_homeserver.interfaces.moves import IMoveStore
 from pubky_homeserver.interfaces.people import IAccountStore, IGrantStore, IPacketStore, ISessionStore
+from pubky_homeserver.interfaces.shelf import IShelfStore
 
 __all__ = [
     "IAccountStore",
@@ -23,4 +24,5 @@ __all__ = [
     "IPacketStore",
     "IPeer",
     "ISessionStore",
+    "IShelfStore",
 ]

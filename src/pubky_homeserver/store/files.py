@@ -86,10 +86,10 @@ class Blobs:
         if entry.blob is not None:
             self._known.add(entry.blob)
 
-    def retire(self, entry: Entry) -> None:
-        """Begin the grace of the blob of an entry that is gone, if it has one."""
+    def retire(self, entry: Entry, at_once: bool = False) -> None:
+        """Begin the grace of the blob of an entry that is gone, if it has one; `at_once`: it is over already."""
         if entry.blob is not None:
-            self._graces[entry.blob] = self.now() + self.grace * 1_000_000
+            self._graces[entry.blob] = self.now() + (0 if at_once else self.grace * 1_000_000)
 
     def known(self, blobs: set[str]) -> set[str]:
         """Those of the blobs that are in use."""

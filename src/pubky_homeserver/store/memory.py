@@ -48,6 +48,7 @@ from pubky_homeserver.store.locks import MemoryLocks
 from pubky_homeserver.store.logs import MemoryLogs
 from pubky_homeserver.store.moves import MemoryMoves
 from pubky_homeserver.store.packets import MemoryPackets
+from pubky_homeserver.store.shelf import MemoryShelf
 
 MAX_PAGE = 1000
 """Paths or events of one page."""
@@ -90,6 +91,8 @@ class MemoryStore:
     """The logs of accounts and copies, for who follows them."""
     moves: MemoryMoves = field(init=False)
     """Accounts on their way."""
+    shelf: MemoryShelf = field(init=False)
+    """What did not win."""
     packets: MemoryPackets = field(init=False)
     """The packets of accounts, copies and peers."""
     grants: MemoryGrants = field(init=False)
@@ -123,6 +126,10 @@ class MemoryStore:
             self._free_token,
             self._now,
         )
+
+    @shelf.default
+    def _make_shelf(self) -> MemoryShelf:
+        return MemoryShelf(self._blobs)
 
     @packets.default
     def _make_packets(self) -> MemoryPackets:

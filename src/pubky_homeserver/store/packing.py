@@ -161,6 +161,15 @@ def pack_body(entry: Entry) -> tuple[int, bytes]:
     return NEITHER, b""
 
 
+def pack_entry(entry: Entry, mark: bytes) -> bytes:
+    """An entry without its path."""
+    kind, body = pack_body(entry)
+    stat = pack_stat(entry)
+    seq = entry.seq.to_bytes(max(1, (entry.seq.bit_length() + 7) // 8), "big")
+    head = kind << 6 | (len(stat) - STAT) << 3 | len(seq)
+    return b"".join((bytes((head,)), mark, stat, seq, pack_type(entry.content_type), body))
+
+
 def unpack_entry(member: bytes) -> Entry:
     """Read a member of an account's entries: path, NUL, packed entry."""
     head_at = member.index(0) + 1

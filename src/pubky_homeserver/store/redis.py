@@ -54,6 +54,7 @@ from pubky_homeserver.store.packing import (
 from pubky_homeserver.store.refusals import checked
 from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.store.scripts import load_scripts
+from pubky_homeserver.store.shelf import RedisShelf
 from pubky_homeserver.store.signup_tokens import token_page
 from pubky_homeserver.store.survey import Durability, Room, survey
 
@@ -159,6 +160,11 @@ class RedisStore:
     def copies(self) -> RedisCopies:
         """Copies of accounts that live elsewhere."""
         return RedisCopies(lambda: self._redis, self.remembered, self._room.has_room, self.grace)
+
+    @property
+    def shelf(self) -> RedisShelf:
+        """What did not win."""
+        return RedisShelf(lambda: self._redis, self._room.has_room)
 
     @property
     def grants(self) -> RedisGrants:

@@ -50,6 +50,10 @@ key                    type    what it holds
                                up here, `token` the signup token that was spent for that
 `copies`               zset    pubkys of the copies, all with score 0
 `announcing`           zset    pubkys of the accounts with `announce`, all with score 0
+`shelf:<pubky>`        zset    the account's conflict shelf, all with score 0: id, NUL, packed thing (`shelf.py`). Its
+                               blobs are in use, and nothing else refers to them
+`shelves`              zset    pubkys of the accounts of which something lies there, all with score 0
+`shelved`              hash    homeserver → bytes that things from it take on the shelves
 `packet:<pubky>`       string  the newest signed packet of an account, copy or peer (PKARR): signature, timestamp, DNS
                                message
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
@@ -76,6 +80,8 @@ BLOBS = _SHARD + "blobs:"
 GRACES = _SHARD + "graces"
 COPIES = _SHARD + "copies"
 ANNOUNCING = _SHARD + "announcing"
+SHELVES = _SHARD + "shelves"
+SHELF_USED = _SHARD + "shelved"
 TOKENS_UNUSED = _SHARD + "tokens:unused"
 TOKENS_USED = _SHARD + "tokens:used"
 WAKE = _SHARD + "wake"
@@ -95,6 +101,11 @@ def entries(pubky: str) -> str:
 def copy(pubky: str = "") -> str:
     """What is known of a copy; without a pubky the beginning of the keys, to which scripts add it."""
     return f"{_SHARD}copy:{pubky}"
+
+
+def shelf(pubky: str) -> str:
+    """The account's conflict shelf."""
+    return f"{_SHARD}shelf:{pubky}"
 
 
 def log_name(private: bool) -> str:
