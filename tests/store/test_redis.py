@@ -16,6 +16,7 @@ from pubky_homeserver.core.digests import EMPTY, fold, mark
 from pubky_homeserver.core.errors import CannotStart, NewerSchema, StorageFull, StoreAway, WriteNotAllowed
 from pubky_homeserver.core.quotas import MEGABYTE, UserQuota
 from pubky_homeserver.core.records import Account, Entry, Lock, SignupToken
+from pubky_homeserver.core.shelf import Reason, Shelved
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.connection import Commands
 from pubky_homeserver.store.feeds import Feeds
@@ -54,6 +55,7 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
     await store.copies.begin(carol, ALICE, NOW)
     await store.packets.keep_packet(carol, bytes(72))
     assert await store.moves.open(carol, bytes(72), NOW, incomplete=True)
+    await store.shelf.shelve(Shelved(ALICE, "id", Reason.LATE, BOB, "/pub/a", None, None, NOW, NOW))
     page = dict(re.findall(r"^`(.*?)`\s+(\w+) ", schema.__doc__ or "", re.MULTILINE))
     names = {re.sub(r"\\?<\w+\\?>", ".+", re.escape(name)): kind for name, kind in page.items()}
     keys = [key.decode() for key in server.ask("KEYS", "*")]
