@@ -78,6 +78,8 @@ class CopiedLog:
     """Whether the list is whole: before, a path that is missing here may exist."""
     confirmed: int = 0
     """When the primary last said that it stands where we do, by our clock (microseconds); 0 for never."""
+    is_compared: bool = False
+    """Whether the list that is read is that of a log which was whole: what it replaces is shelved."""
 
 
 @frozen
@@ -97,6 +99,10 @@ class Copy:
     """As it begins if the private log is not followed."""
     claimed: int = 0
     """When the user signed up here; nothing moves before their record names us. 0 if they did not."""
+    braked: int = 0
+    """Files that a comparison with the primary would remove, more than it may without the operator; 0 if none would."""
+    permitted: int = 0
+    """Files that the operator lets the next comparison remove."""
 
 
 @frozen

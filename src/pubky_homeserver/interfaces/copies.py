@@ -66,11 +66,17 @@ class ICopyStore(Interface):
 
         The log has the position and the reigns of `start` then, and is complete after it: the events before are
         forgotten, for nobody knows which of them the primary has too. Entries that are here stay; the list is not whole
-        until `end_list`. Raises `NotFound`.
+        until `end_list`. A log that was whole is compared until then. No brake holds, and no permission. Raises
+        `NotFound`.
         """
 
-    async def keep_listed(pubky: str, private: bool, entries: Sequence[Entry], upto: str) -> None:
+    async def keep_listed(
+        pubky: str, private: bool, entries: Sequence[Entry], upto: str, shelve: tuple[str, int] | None = None
+    ) -> None:
         """Keep a page of the list, in byte order: all that the primary has between `listed` and `upto`.
+
+        `shelve`: our own key and the time: what has another hash than the entry that comes in its place, or goes, is
+        shelved with its body in the same step (`Reason.REPLACED`), if it has one; None: it is not.
 
         An entry that differs is replaced, and is without body unless its hash is that of the one before; entries of
         ours between these paths that are not in the page go. `upto` is the path of the last one, or at the end of the
@@ -105,6 +111,18 @@ class ICopyStore(Interface):
 
         Those that we know stand at their beginning, and each further one begins after our position: else `ValueError`.
         """
+
+    async def own(pubky: str, private: bool, after: str, limit: int) -> list[Entry]:
+        """Up to `limit` (at most 500) entries of a log that are here, with a path above `after`, without bodies."""
+
+    async def brake(pubky: str, removed: int) -> None:
+        """Note how many files a comparison would remove, and that it waits for the operator; 0: none waits.
+
+        What was permitted is so no more. Nothing happens if there is no copy.
+        """
+
+    async def permit(pubky: str) -> int:
+        """Let the comparison that waits remove its files, once, and no more than it would now; how many, 0 if none."""
 
     async def confirm(pubky: str, private: bool, position: Position, now: int) -> bool:
         """Note that the primary stands where we do. False if we stand elsewhere by now, or the list is not whole."""

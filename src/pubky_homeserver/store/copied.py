@@ -1,7 +1,7 @@
 """Copies of other homeservers' accounts, in memory."""
 
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
 from attrs import define, evolve, field
@@ -13,6 +13,7 @@ from pubky_homeserver.core.errors import DigestMismatch, NotFound, UserExists
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry, Event, Operation
+from pubky_homeserver.core.shelf import Reason, Shelved, id_of
 from pubky_homeserver.interfaces import ICopyStore
 from pubky_homeserver.store.connection import STEP
 from pubky_homeserver.store.files import (
@@ -26,6 +27,7 @@ from pubky_homeserver.store.files import (
     mark_of,
     written,
 )
+from pubky_homeserver.store.shelf import MemoryShelf
 
 _by_id = attrgetter("id")
 
@@ -56,6 +58,8 @@ class Copied:
     """When its user signed up here; 0 if they did not."""
     token: str | None = None
     """The signup token that was spent for that."""
+    braked: int = 0
+    permitted: int = 0
     files: Files = field(factory=Files)
     logs: dict[bool, _Log] = field(factory=lambda: {False: _Log(), True: _Log()})
     # Whether it is the private one → log.
@@ -68,8 +72,13 @@ class Copied:
         used = sum(entry.length + ENTRY_OVERHEAD for entry in self.files.entries.values())
         return LogStanding(state.position, state.reigns, self.logs[private].floor, used)
 
-    def replace(self, path: str, new: Entry | None, blobs: Blobs) -> None:
-        """Let a path hold a new entry or none; without body it keeps that of the old one, if it is the same."""
+    def replace(
+        self, path: str, new: Entry | None, blobs: Blobs, shelve: Callable[[Entry, Entry | None], bool] | None = None
+    ) -> None:
+        """Let a path hold a new entry or none; without body it keeps that of the old one, if it is the same.
+
+        A body that goes is shelved, if `shelve` is given.
+        """
         digest = self.digest_after(path, new)
         old = self.files.entries.get(path)
         if new is not None:
@@ -79,8 +88,11 @@ class Copied:
             blobs.use(new)
         elif old is not None:
             self.files.remove(path)
-        if old is not None and (new is None or new.blob != old.blob):
-            blobs.retire(old)
+        if old is not None and not _is_bare(old):
+            differs = new is None or new.content_hash != old.content_hash
+            is_shelved = differs and shelve is not None and shelve(old, new)
+            if not is_shelved and (new is None or new.blob != old.blob):
+                blobs.retire(old)
         self.logs[is_private(path)].digest = digest
 
     def digest_after(self, path: str, new: Entry | None) -> bytes:
@@ -96,6 +108,7 @@ class MemoryCopies:
 
     homes: Mapping[str, Home]
     blobs: Blobs
+    shelf: MemoryShelf
     _copies: dict[str, Copied] = field(factory=dict, init=False)
     # Pubky → copy.
 
@@ -155,6 +168,8 @@ class MemoryCopies:
             public=copied.logs[False].state,
             private=copied.logs[True].state,
             claimed=copied.claimed,
+            braked=copied.braked,
+            permitted=copied.permitted,
         )
 
     async def copies(self, after: str, limit: int) -> list[Copy]:
@@ -166,12 +181,20 @@ class MemoryCopies:
         """See `ICopyStore`."""
         copied = self._copied(pubky)
         log = copied.logs[private]
-        confirmed = log.state.confirmed
-        log.state = CopiedLog(start.position, start.reigns, start.position, confirmed=confirmed)
+        confirmed, compared = log.state.confirmed, log.state.is_whole or log.state.is_compared
+        log.state = CopiedLog(start.position, start.reigns, start.position, confirmed=confirmed, is_compared=compared)
         log.floor = start.position.seq
+        copied.braked = copied.permitted = 0
         copied.files.events = [event for event in copied.files.events if is_private(event.path) != private]
 
-    async def keep_listed(self, pubky: str, private: bool, entries: Sequence[Entry], upto: str) -> None:
+    async def keep_listed(
+        self,
+        pubky: str,
+        private: bool,
+        entries: Sequence[Entry],
+        upto: str,
+        shelve: tuple[str, int] | None = None,
+    ) -> None:
         """See `ICopyStore`."""
         check_page(entries, private)
         copied = self._copied(pubky)
@@ -181,8 +204,15 @@ class MemoryCopies:
         listed = log.state.listed
         new = {entry.path: evolve(entry, body=None, blob=None) for entry in entries if entry.path > listed}
         ours = [path for path in copied.files.after(listed) if path <= upto and is_private(path) == private]
+
+        def lay(old: Entry, new: Entry | None) -> bool:
+            key, now = shelve or ("", 0)
+            shelved_id = id_of(old.path, old.seq, old.content_hash)
+            thing = Shelved(pubky, shelved_id, Reason.REPLACED, key, old.path, old, new, now, old.modified)
+            return self.shelf.lay(thing)
+
         for path in {*ours, *new}:
-            copied.replace(path, new.get(path), self.blobs)
+            copied.replace(path, new.get(path), self.blobs, None if shelve is None else lay)
         log.state = evolve(log.state, listed=max(listed, upto))
 
     async def end_list(self, pubky: str, private: bool, standing: LogStanding) -> bool:
@@ -226,6 +256,25 @@ class MemoryCopies:
             return False
         log.state = evolve(log.state, reigns=reigns, position=evolve(position, log_id=log_of(reigns, position.seq)))
         return True
+
+    async def own(self, pubky: str, private: bool, after: str, limit: int) -> list[Entry]:
+        """See `ICopyStore`."""
+        files = self.files(pubky)
+        paths = [path for path in files.after(after) if is_private(path) == private] if files else []
+        return [evolve(files.entries[path], body=None, blob=None) for path in paths[: min(limit, STEP)] if files]
+
+    async def brake(self, pubky: str, removed: int) -> None:
+        """See `ICopyStore`."""
+        if (copied := self._copies.get(pubky)) is not None:
+            copied.braked, copied.permitted = removed, 0
+
+    async def permit(self, pubky: str) -> int:
+        """See `ICopyStore`."""
+        copied = self._copies.get(pubky)
+        if copied is None or not copied.braked:
+            return 0
+        copied.permitted, copied.braked = copied.braked, 0
+        return copied.permitted
 
     async def confirm(self, pubky: str, private: bool, position: Position, now: int) -> bool:
         """See `ICopyStore`."""

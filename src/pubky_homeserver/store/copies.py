@@ -17,11 +17,12 @@ from pubky_homeserver.core.paths import PRIVATE
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.interfaces import ICopyStore
 from pubky_homeserver.store import schema
-from pubky_homeserver.store.bounds import page_of_log
+from pubky_homeserver.store.bounds import in_log, page_of_log
 from pubky_homeserver.store.connection import STEP, Commands, Word
 from pubky_homeserver.store.files import check_log, check_page, check_reigns, log_of, mark_of, written
 from pubky_homeserver.store.packing import (
     DEL,
+    MODIFIED,
     NEITHER,
     PUT,
     pack_body,
@@ -87,7 +88,14 @@ class RedisCopies:
         )
         checked(reply)
 
-    async def keep_listed(self, pubky: str, private: bool, entries: Sequence[Entry], upto: str) -> None:
+    async def keep_listed(
+        self,
+        pubky: str,
+        private: bool,
+        entries: Sequence[Entry],
+        upto: str,
+        shelve: tuple[str, int] | None = None,
+    ) -> None:
         """See `ICopyStore`."""
         check_page(entries, private)
         if entries:
@@ -96,24 +104,34 @@ class RedisCopies:
         left = [evolve(entry, body=None, blob=None) for entry in entries]
         with self._rewriting(pubky):
             while True:
-                taken, done = await self._keep(pubky, private, (first, stop, upto), left[:PART], len(left) > PART)
+                part, more = left[:PART], len(left) > PART
+                taken, done = await self._keep(pubky, private, (first, stop, upto), part, more, shelve)
                 left = left[taken:]
                 if done and not left:
                     return
 
     async def _keep(
-        self, pubky: str, private: bool, bounds: tuple[str, str, str], entries: list[Entry], more: bool
+        self,
+        pubky: str,
+        private: bool,
+        bounds: tuple[str, str, str],
+        entries: list[Entry],
+        more: bool,
+        shelve: tuple[str, int] | None,
     ) -> tuple[int, int]:
         """Keep a part of a page: how many entries are done, and whether all between the bounds is (1)."""
         first, stop, upto = bounds
         if more:
             first, stop, upto = (*page_of_log(private, entries[-1].path), entries[-1].path)
+        key, now = ("", 0) if shelve is None else shelve
+        shelf = schema.shelf(pubky), schema.SHELVES, schema.SHELF_USED
         taken, done = checked(
             await self.redis().run(
                 "keep_listed",
-                (schema.copy(pubky), schema.entries(pubky), schema.GRACES),
+                (schema.copy(pubky), schema.entries(pubky), schema.GRACES, *shelf),
                 (
                     *(schema.log_name(private), first, stop, upto, PART, self.grace * 1_000_000),
+                    *(pubky, key, now.to_bytes(MODIFIED, "big")),
                     *(word for entry in entries for word in _words(entry)),
                 ),
             )
@@ -155,6 +173,21 @@ class RedisCopies:
         words = position.seq, position.event_id, position.digest, pack_reigns(reigns)
         keys = (schema.copy(pubky),)
         return bool(await self.redis().run("keep_reigns", keys, (schema.log_name(private), *words)))
+
+    async def own(self, pubky: str, private: bool, after: str, limit: int) -> list[Entry]:
+        """See `ICopyStore`."""
+        first, stop = in_log(private, after)
+        words = schema.entries(pubky), first, stop, "BYLEX", "LIMIT", 0, min(limit, STEP)
+        found, copy = await self.redis().pipeline([("ZRANGE", *words), ("EXISTS", schema.copy(pubky))])
+        return [evolve(unpack_entry(member), body=None, blob=None) for member in found] if copy else []
+
+    async def brake(self, pubky: str, removed: int) -> None:
+        """See `ICopyStore`."""
+        await self.redis().run("brake", (schema.copy(pubky),), (removed,))
+
+    async def permit(self, pubky: str) -> int:
+        """See `ICopyStore`."""
+        return int(await self.redis().run("permit", (schema.copy(pubky),), ()))
 
     async def confirm(self, pubky: str, private: bool, position: Position, now: int) -> bool:
         """See `ICopyStore`."""
@@ -224,7 +257,9 @@ def _unpack(pubky: str, flat: Facts) -> Copy:
         int(facts[b"missing"]),
         _unpack_log(facts, schema.log_name(False)),
         _unpack_log(facts, schema.log_name(True)),
-        int(facts.get(b"claimed") or 0),
+        claimed=int(facts.get(b"claimed") or 0),
+        braked=int(facts.get(b"braked", 0)),
+        permitted=int(facts.get(b"permitted", 0)),
     )
 
 
@@ -244,4 +279,5 @@ def _unpack_log(facts: Mapping[bytes, bytes], name: str) -> CopiedLog:
         (fact("listed") or b"").decode(),
         fact("whole") is not None,
         int(fact("confirmed") or 0),
+        fact("compared") is not None,
     )

@@ -85,14 +85,14 @@ class MemoryStore:
     _blobs: Blobs = field(init=False)
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
 
+    shelf: MemoryShelf = field(init=False)
+    """What did not win."""
     copies: MemoryCopies = field(init=False)
     """Copies of accounts that live elsewhere."""
     logs: MemoryLogs = field(init=False)
     """The logs of accounts and copies, for who follows them."""
     moves: MemoryMoves = field(init=False)
     """Accounts on their way."""
-    shelf: MemoryShelf = field(init=False)
-    """What did not win."""
     packets: MemoryPackets = field(init=False)
     """The packets of accounts, copies and peers."""
     grants: MemoryGrants = field(init=False)
@@ -110,9 +110,13 @@ class MemoryStore:
     def _make_logs(self) -> MemoryLogs:
         return MemoryLogs(self._accounts, self._copied)
 
+    @shelf.default
+    def _make_shelf(self) -> MemoryShelf:
+        return MemoryShelf(self._blobs)
+
     @copies.default
     def _make_copies(self) -> MemoryCopies:
-        return MemoryCopies(self._accounts, self._blobs)
+        return MemoryCopies(self._accounts, self._blobs, self.shelf)
 
     @moves.default
     def _make_moves(self) -> MemoryMoves:
@@ -126,10 +130,6 @@ class MemoryStore:
             self._free_token,
             self._now,
         )
-
-    @shelf.default
-    def _make_shelf(self) -> MemoryShelf:
-        return MemoryShelf(self._blobs)
 
     @packets.default
     def _make_packets(self) -> MemoryPackets:

@@ -46,8 +46,10 @@ key                    type    what it holds
                                body · for each log `seq`, `event`, `digest`, `floor`, `reigns` as in an account, of its
                                last applied event · `whole` 1 or absent · `confirmed`; while its list is read `told`
                                the digest that the primary had there, `start` where it stood at the beginning
-                               (`packing.py`), `listed` the last path that was kept · `claimed` when its user signed
-                               up here, `token` the signup token that was spent for that
+                               (`packing.py`), `listed` the last path that was kept, `compared` 1 if the log was whole
+                               before · `braked` files that a comparison would remove, which waits for the operator,
+                               `permitted` files that the next one may · `claimed` when its user signed up here,
+                               `token` the signup token that was spent for that; absent for 0 and none
 `copies`               zset    pubkys of the copies, all with score 0
 `announcing`           zset    pubkys of the accounts with `announce`, all with score 0
 `shelf:<pubky>`        zset    the account's conflict shelf, all with score 0: id, NUL, packed thing (`shelf.py`). Its

@@ -6,7 +6,10 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
   return 'NotFound'
 end
 redis.call('UNLINK', KEYS[2])
-redis.call('HDEL', KEYS[1], log .. '.whole')
+if redis.call('HDEL', KEYS[1], log .. '.whole') == 1 then
+  redis.call('HSET', KEYS[1], log .. '.compared', 1)
+end
+redis.call('HDEL', KEYS[1], 'braked', 'permitted')
 redis.call('HSET', KEYS[1], log .. '.seq', seq, log .. '.event', event, log .. '.told', digest, log .. '.floor', seq,
   log .. '.reigns', reigns, log .. '.start', start, log .. '.listed', '')
 return nil

@@ -63,7 +63,8 @@ local function entry_from(at)
 end
 
 -- Let a path hold a new entry, or none, where it held an old one, or none. A new one without body has that of the old
--- one if that is the same. Blobs that are not referred to any more get their grace.
+-- one if that is the same. Blobs that are not referred to any more get their grace. With `keys.shelf` a body that goes is
+-- shelved, by `keys.lay`.
 local function replace(copy, keys, old, new, blobs, grace)
   local member, blob = nil, nil
   if new then
@@ -77,10 +78,12 @@ local function replace(copy, keys, old, new, blobs, grace)
     return
   end
   copy.digest = digest_after(copy.digest, old, new)
+  local is_shelved = keys.shelf and old and old.kind ~= NEITHER and not (new and old.hash == new.hash) and
+    keys.lay(keys.shelf, old.member:match('^%Z+'), old, new)
   if old then
     remove(keys.entries, old)  -- before the new one, which may have the same stem
     count(copy, old, -1)
-    if old.blob and old.blob ~= blob then
+    if old.blob and old.blob ~= blob and not is_shelved then
       retire(keys.graces, old.blob, grace)
     end
   end

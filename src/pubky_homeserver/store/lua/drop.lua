@@ -1,4 +1,4 @@
--- uses: account log shelf
+-- uses: account log packed shelf
 -- Take something off the shelf. Returns 1, or 0 if it is not there (any more).
 -- KEYS  shelf, shelves, bytes by origin, graces
 -- ARGV  pubky, id, its whole member, origin, bytes, then its blobs

@@ -11,5 +11,5 @@ if facts[2] ~= seq or facts[3] ~= event or facts[4] ~= digest then
   return 0
 end
 redis.call('HSET', KEYS[1], log .. '.whole', 1, log .. '.reigns', reigns)
-redis.call('HDEL', KEYS[1], log .. '.told', log .. '.start', log .. '.listed')
+redis.call('HDEL', KEYS[1], log .. '.told', log .. '.start', log .. '.listed', log .. '.compared')
 return 1

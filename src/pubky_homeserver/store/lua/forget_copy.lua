@@ -26,7 +26,7 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
 end
 -- What is left is no beginning of anything: whoever follows it again reads the lists anew.
 for log, digest in pairs(digests) do
-  for _, field in ipairs({'seq', 'event', 'told', 'floor', 'reigns', 'start', 'listed', 'whole', 'confirmed'}) do
+  for _, field in ipairs({'seq', 'event', 'told', 'floor', 'reigns', 'start', 'listed', 'whole', 'compared', 'confirmed'}) do
     redis.call('HDEL', KEYS[1], log .. '.' .. field)
   end
   redis.call('HSET', KEYS[1], log .. '.digest', digest)

@@ -1,12 +1,17 @@
--- uses: account log packed copy
+-- uses: account log packed shelf copy
 -- Keep a page of a list, or as much of it as one step takes. Returns how many of its entries are done, and 1 if all is;
 -- or the name of the refusal.
--- KEYS  copy, entries, graces
+-- KEYS  copy, entries, graces, shelf, shelves, bytes by origin
 -- ARGV  name of the log, its first path, bound where the page ends (as ZRANGE BYLEX wants it), the path up to which it
---       goes, limit of entries of ours (at most 500), grace (us), then the entries, each as `entry_from` wants it
+--       goes, limit of entries of ours (at most 500), grace (us), pubky, our own key (empty: nothing is shelved), the time
+--       (us, 7 bytes), then the entries, each as `entry_from` wants it
 local log, first, stop, upto, limit, grace = unpack(ARGV, 1, 6)
 local keys = {entries = KEYS[2], graces = KEYS[3]}
-local HEAD, EACH = 6, 7  -- arguments before the entries, and of each of them
+if ARGV[8] ~= '' then
+  keys.lay = shelve_replaced
+  keys.shelf = {shelf = KEYS[4], shelves = KEYS[5], used = KEYS[6], pubky = ARGV[7], origin = ARGV[8], now = ARGV[9]}
+end
+local HEAD, EACH = 9, 7  -- arguments before the entries, and of each of them
 
 local copy = copy_at(KEYS[1], log)
 if not copy then

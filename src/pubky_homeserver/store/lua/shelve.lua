@@ -1,4 +1,4 @@
--- uses: account log shelf
+-- uses: account log packed shelf
 -- Lay something on the shelf. Returns 1, or 0 if it is there.
 -- KEYS  shelf, shelves, bytes by origin
 -- ARGV  pubky, id, packed thing, origin, bytes, beginning of the blobs' keys, then its blobs
