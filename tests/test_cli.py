@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.utils import getProcessOutputAndValue
 
 from pkarr.builder import Builder
+from pkarr.keys import Keypair
 from pubky_homeserver.cli import main
 from pubky_homeserver.command import reachable
 from pubky_homeserver.core.health import Publication
@@ -464,6 +465,9 @@ async def test_record_at_a_process_that_asks_no_networks(shell: Shell, command: 
         assert "--role background" in words
 
 
+OTHER = Keypair(b"\x0e" * 32).public_key.z32
+
+
 # --- mirrors ------------------------------------------------------------------------------------------------------
 
 
@@ -489,3 +493,44 @@ async def test_mirror_status(shell: Shell, node: Operator) -> None:
     assert ["b" * 52, "8pinxxgq…", "stale", "never", "7", "1.5", "2"] in lines
     assert json.loads((await shell.run("mirror", "status", "--json")).out) == node.mirrored
     assert (await node.ask("GET", "/mirrors")).status == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_promote_check(shell: Shell, node: Operator) -> None:
+    """A line for each copy: whether its user could move here now, and why not."""
+    ran = await shell.run("mirror", "promote-check")
+    assert (ran.code, ran.out, ran.err) == (0, "", "There is no copy here.\n")
+    node.checked = [
+        {"pubky": KEY, "ready": True, "why": "nothing is lost"},
+        {"pubky": OTHER, "ready": False, "why": "its list is not whole"},
+    ]
+    lines = [line.split() for line in (await shell.run("mirror", "promote-check")).out.splitlines()]
+    assert [KEY, "yes", "nothing", "is", "lost"] in lines
+    assert [OTHER, "no", "its", "list", "is", "not", "whole"] in lines
+    ran = await shell.run("mirror", "promote-check", OTHER, "--json")
+    assert json.loads(ran.out) == {"copies": node.checked[1:]}
+    assert (await node.ask("GET", "/mirrors/check")).status == 401
+    assert (await shell.run("mirror", "promote-check", "nobody")).code == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_open_a_copy(shell: Shell, node: Operator) -> None:
+    """A copy opens, or the reason is told; with --incomplete also if its list is not whole."""
+    ran = await shell.run("mirror", "open", KEY)
+    assert ran.code == 1
+    assert "not complete yet" in ran.err
+    ran = await shell.run("mirror", "open", KEY, "--incomplete")
+    assert (ran.code, ran.out) == (0, f"{KEY} lives here now.\n")
+    assert json.loads((await shell.run("mirror", "open", KEY, "--incomplete", "--json")).out)["opened"]
+    assert node.opened == [(KEY, False), (KEY, True), (KEY, True)]
+    assert (await node.ask("POST", f"/mirrors/open?pubky={KEY}")).status == 401
+    assert (await shell.run("mirror", "open", "nobody")).code == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_process_opens() -> None:
+    """A process that follows nobody says so."""
+    async with operator(asks_networks=False) as one:
+        for method, target in (("POST", f"/mirrors/open?pubky={KEY}"), ("GET", "/mirrors/check")):
+            answer = await one.command(method, target)
+            assert (answer.status, "follows no homeserver" in answer.text) == (503, True)

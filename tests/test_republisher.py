@@ -18,6 +18,7 @@ from pubky_homeserver.core.errors import StorageFull, StoreAway
 from pubky_homeserver.core.health import Republication
 from pubky_homeserver.core.records import Account, Totals
 from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.republisher import (
     AT_ONCE,
     ENOUGH,
@@ -96,7 +97,7 @@ class Stage:
         republisher = Republisher(
             HOMESERVER,
             self.store,
-            self.store.packets,
+            Packets(self.store.packets, HOMESERVER.z32),
             [self.relay],
             self.dht,
             self.clock,
@@ -407,13 +408,14 @@ async def test_a_full_store(stage: Stage) -> None:
             """Nothing."""
             return None
 
-        async def keep_packet(self, pubky: str, packet: bytes, elsewhere: str | None = None) -> bool:
+        async def keep_packet(self, pubky: str, packet: bytes, elsewhere: str | None, is_peer: bool) -> None:
             """No room."""
             raise StorageFull
 
     await stage.sign_up(1)
     know(stage.dht, record(1))
-    stage.start().packets = Full()  # type: ignore[assignment]  # of the port only what is asked here
+    full: Any = Full()
+    stage.start().packets = Packets(full, HOMESERVER.z32)
     stage.pass_time(FIRST + 1)
     assert stage.counted() == {"published": 1}
 

@@ -3,7 +3,8 @@
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from pubky_homeserver.core.errors import InvalidRequest, NotFound
+from pubky_homeserver.core.errors import InvalidRequest, NotFound, UserExists
+from pubky_homeserver.core.peers import Claim
 from pubky_homeserver.core.quotas import UserQuota
 from pubky_homeserver.core.records import Account, Session, SignupToken, TokenState, Totals
 from pubky_homeserver.core.tokens import check_signup_token, new_signup_token
@@ -19,10 +20,17 @@ class Accounts:
     token_required: bool = True
     """Whether sign-up needs a token of the operator."""
 
-    async def sign_up(self, pubky: str, session: Session | None, token: str | None) -> None:
-        """Make an account and keep its first session. Raises what `IAccountStore.sign_up` raises."""
-        account = Account(pubky, self._now())
-        await self.store.sign_up(account, session, token if self.token_required else None, self.token_required)
+    async def sign_up(self, pubky: str, session: Session | None, token: str | None, claim: Claim | None = None) -> None:
+        """Make an account and keep its first session. Raises what `IAccountStore.sign_up` raises.
+
+        `claim`: how a copy of it that is here may be claimed; None if there is none.
+        """
+        if claim is Claim.DENY:
+            raise UserExists
+        account, is_required = Account(pubky, self._now()), self.token_required
+        if claim is not None:
+            is_required = claim is Claim.TOKEN
+        await self.store.sign_up(account, session, token if is_required else None, is_required, claim is not None)
 
     async def account(self, pubky: str) -> Account | None:
         """The account of a key."""

@@ -32,6 +32,8 @@ class Copies:
     # Copies of which we know that they are not up to date, or do not know that they are.
     _used: Counter[str] = field(factory=Counter, init=False)
     # Homeserver → bytes that copies of its accounts take.
+    _claimed: set[str] = field(factory=set, init=False)
+    # Copies at which their users signed up.
 
     async def load(self) -> None:
         """Read all that are there. Raises `StoreAway`."""
@@ -55,6 +57,14 @@ class Copies:
     def all(self) -> list[Copy]:
         """Every one."""
         return list(self._known.values())
+
+    def claimed(self) -> list[Copy]:
+        """Those at which their users signed up."""
+        return [self._known[pubky] for pubky in self._claimed]
+
+    def heard(self, primary: str) -> float:
+        """When a homeserver last told of all that changed (seconds); 0 if it did not since we began."""
+        return self._heard.get(primary, 0.0)
 
     def used_by(self, primary: str) -> int:
         """Bytes that the copies of a homeserver's accounts take, as quotas count them."""
@@ -88,8 +98,11 @@ class Copies:
         old = self._known.pop(pubky, None)
         if old is not None:
             self._used[old.primary] -= old.used
+        self._claimed.discard(pubky)
         if copy is None:
             self._behind.discard(pubky)
             return
+        if copy.claimed:
+            self._claimed.add(pubky)
         self._known[pubky] = copy
         self._used[copy.primary] += copy.used

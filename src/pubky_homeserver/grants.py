@@ -52,10 +52,10 @@ class Grants:
         await self._prove(shown, proof)
         return shown
 
-    async def exchange(self, grant: str, proof: str) -> Borne:
-        """Give a client a bearer for its grant; the one before ends.
+    async def accept(self, grant: str, proof: str) -> Grant:
+        """Check a grant that is to be exchanged and its proof, which counts as used from now on.
 
-        Raises `MalformedGrant`, `GrantRefused`, and then as `IGrantStore.exchange`.
+        Raises `MalformedGrant`, `GrantRefused`, `GrantRevoked`.
         """
         shown = read_grant(grant)
         check_time(shown, self._now())
@@ -63,6 +63,10 @@ class Grants:
         if known is not None and known.revoked:
             raise GrantRevoked
         await self._prove(shown, proof)
+        return shown
+
+    async def exchange(self, shown: Grant) -> Borne:
+        """Give a client a bearer for an accepted grant; the one before ends. Raises as `IGrantStore.exchange`."""
         bearer = new_bearer()
         kept = KeptGrant(shown, int(self.clock.seconds() * 1_000_000))
         session = await self.store.exchange(kept, bearer_id(bearer), self._now(), BEARER_LIFETIME)

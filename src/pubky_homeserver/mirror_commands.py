@@ -52,6 +52,56 @@ def status(place: Place, as_json: bool) -> None:
     run(work)
 
 
+@mirror.command("open", epilog=examples("homeserver mirror open PUBKY", "homeserver mirror open PUBKY --incomplete"))
+@click.argument("pubky")
+@click.option("--incomplete", is_flag=True, help="Open it with the files that are here, though some are missing.")
+@at_a_place
+def open_copy(place: Place, as_json: bool, pubky: str, incomplete: bool) -> None:
+    """Open the account of a copy whose newest record names this homeserver.
+
+    That happens by itself when the record is here and the list of files is whole. If its old homeserver is gone for
+    good, and the list is not whole, --incomplete opens it with what is here.
+    """
+
+    async def work(reactor: Any) -> None:
+        found = await place.node(reactor).open_copy(pubky, incomplete)
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+            return
+        click.echo(f"{found['pubky']} lives here now." if found["opened"] else f"{found['pubky']} did not open.")
+
+    run(work)
+
+
+@mirror.command(
+    "promote-check",
+    epilog=examples(
+        "homeserver mirror promote-check",
+        "homeserver mirror promote-check --json | jq '.copies[] | select(.ready | not)'",
+    ),
+)
+@click.argument("pubky", required=False)
+@at_a_place
+def promote_check(place: Place, as_json: bool, pubky: str | None) -> None:
+    """Say of every copy, or of one, what would become of it if its user moved here now."""
+
+    async def work(reactor: Any) -> None:
+        found = await place.node(reactor).check_copies(pubky)
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+            return
+        table = plain_table("account", "ready", "why")
+        for one in found["copies"]:
+            ready = Text("yes", style="green") if one["ready"] else Text("no", style="red")
+            table.add_row(Text(one["pubky"]), ready, Text(one["why"]))
+        if found["copies"]:
+            console().print(table)
+        else:
+            click.echo("There is no copy here.", err=True)
+
+    run(work)
+
+
 def show_peers(peers: list[dict[str, Any]]) -> Table:
     """A line for each peer."""
     table = plain_table("peer", "key", "state")

@@ -41,6 +41,7 @@ from pubky_homeserver.listening import Listener
 from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.networks import Networks
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.peers.peering import Peering
 from pubky_homeserver.proxied import ProxiedFactory
 from pubky_homeserver.publisher import Advertised
@@ -59,6 +60,7 @@ from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory, Limits
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.mirrors import Mirrors
+from pubky_homeserver.web.moves import Moves
 from pubky_homeserver.web.records import NetworkRecords
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.scrape import MetricsSite
@@ -139,9 +141,10 @@ class Homeserver(Service):
         store = await self._open_store()
         blobs = self._prepare_blobs()
         metrics = ServerMetrics()
-        records = None if self.networks is None else self._make_records(self.networks, store, metrics)
+        packets = Packets(store.packets, self.keypair.public_key.z32, frozenset(peer.key for peer in self.config.peers))
+        records = None if self.networks is None else self._make_records(self.networks, store, packets, metrics)
         if "client" in self.listeners:
-            await self._serve(store, blobs, records, metrics)
+            await self._serve(store, blobs, packets, records, metrics)
         if records is not None:
             self._run(Sweep(blobs, store, self.reactor, self.config.blobs.sweep_interval))
             self._run(records)
@@ -194,7 +197,7 @@ class Homeserver(Service):
         return blobs
 
     async def _serve(
-        self, store: RedisStore, blobs: FileBlobs, records: Records | None, metrics: ServerMetrics
+        self, store: RedisStore, blobs: FileBlobs, packets: Packets, records: Records | None, metrics: ServerMetrics
     ) -> None:
         clock = self.reactor
         accounts = Accounts(store, clock, self.config.general.signup_mode == "token_required")
@@ -202,7 +205,7 @@ class Homeserver(Service):
         storage = Storage(store, store.locks, blobs, clock, settings.default_limit, settings.inline_limit)
         self._undo.append(lambda: Deferred.fromCoroutine(storage.drain()))
         feed = Feed(store, store, clock, metrics)
-        peering = await self._make_peering(store, storage) if self.config.peers else None
+        peering = await self._make_peering(store, storage, packets) if self.config.peers else None
         key, websites = self.keypair.public_key.z32, self.config.drive.websites
         client = client_site(
             accounts,
@@ -215,7 +218,7 @@ class Homeserver(Service):
             clock,
             key,
             websites,
-            None if peering is None else peering.copies,
+            None if peering is None else peering.claims,
             None if peering is None else peering.site.answer,
         )
         sites: dict[str, Answer] = {"client": client.answer}
@@ -224,7 +227,10 @@ class Homeserver(Service):
             health = Health(accounts, rooms, records.checks if records is not None else dict, clock)
             known = None if records is None else NetworkRecords(records.survey, records.publish_now, clock)
             mirrors = Mirrors() if peering is None else Mirrors(peering.status)
-            sites["admin"] = AdminSite(Admin(accounts, self._facts()), health, self.password, known, mirrors).answer
+            moving = None if peering is None else peering.moving
+            moves = Moves() if moving is None else Moves(moving.open, moving.check)
+            admin = Admin(accounts, self._facts())
+            sites["admin"] = AdminSite(admin, health, self.password, known, mirrors, moves).answer
         if "metrics" in self.listeners:
             sites["metrics"] = MetricsSite(metrics).answer
         self._open(sites, DRAIN)
@@ -232,7 +238,7 @@ class Homeserver(Service):
             self._run(peering)
         self._run(feed)  # last, so that its streams end first
 
-    async def _make_peering(self, store: RedisStore, storage: Storage) -> Peering:
+    async def _make_peering(self, store: RedisStore, storage: Storage, packets: Packets) -> Peering:
         networks, engine = self.networks, self.engine
         copies = Copies(store.copies, self.reactor)
         await copies.load()
@@ -240,8 +246,9 @@ class Homeserver(Service):
             keypair=self.keypair,
             peers=self.config.peers,
             logs=store.logs,
+            moves=store.moves,
             copies=copies,
-            packets=store.packets,
+            packets=packets,
             storage=storage,
             network=None if networks is None else networks.client,
             agent=lambda peer: None if networks is None else networks.agent_to(peer, engine),
@@ -282,7 +289,7 @@ class Homeserver(Service):
     def _from_proxies(self, factory: Factory, identity: ClientIdentity) -> Factory:
         return ProxiedFactory(factory, identity.proxies, self.reactor) if identity.proxies else factory
 
-    def _make_records(self, networks: Networks, store: RedisStore, metrics: ServerMetrics) -> Records:
+    def _make_records(self, networks: Networks, store: RedisStore, packets: Packets, metrics: ServerMetrics) -> Records:
         dht, settings = networks.dht, self.config.dht
         return Records(
             keypair=self.keypair,
@@ -290,7 +297,7 @@ class Homeserver(Service):
             relays=networks.relays,
             dht=dht,
             accounts=store,
-            packets=store.packets,
+            packets=packets,
             clock=self.reactor,
             metrics=metrics,
             interval=self.config.pkdns.user_keys_republisher_interval,

@@ -183,6 +183,8 @@ class Publisher(Service):
     interval: float = INTERVAL
     jitter: Callable[[], float] = random.random
     """A number from 0 to 1 that spreads the tries of many homeservers after the same outage."""
+    packet: SignedPacket | None = field(default=None, init=False)
+    """What is published; None before the start."""
     _upkeeps: list[_Upkeep] = field(factory=list, init=False)
 
     def startService(self) -> None:
@@ -190,6 +192,7 @@ class Publisher(Service):
         super().startService()
         timestamp = Timestamps(self.clock.seconds).next()
         packet = SignedPacket.sign(self.keypair, self.advertised.records(), timestamp)
+        self.packet = packet
         self._upkeeps = [
             _Upkeep(network, packet, self.clock, self.metrics, self.interval, self.jitter) for network in self.networks
         ]

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -13,9 +13,11 @@ from pkarr.client import Spread
 from pkarr.interfaces import INetwork
 from pkarr.keys import Keypair, PublicKey
 from pkarr.survey import Sighting, survey
+from pubky_homeserver.core.errors import Refused
 from pubky_homeserver.core.health import Check
-from pubky_homeserver.interfaces import IAccountStore, IPacketStore
+from pubky_homeserver.interfaces import IAccountStore
 from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.publisher import Advertised, Publisher
 from pubky_homeserver.republisher import ENOUGH, Republisher
 
@@ -35,7 +37,7 @@ class Records(Service):
     relays: tuple[INetwork, ...]
     dht: INetwork | None
     accounts: IAccountStore
-    packets: IPacketStore
+    packets: Packets
     clock: IReactorTime
     metrics: ServerMetrics
     interval: float
@@ -45,6 +47,8 @@ class Records(Service):
     """How many nodes of the DHT we know."""
     _own: Publisher = field(init=False)
     _users: Republisher | None = field(init=False)
+    _keeping: Deferred[None] = field(init=False, factory=lambda: succeed(None))
+    # Of our own record, for peers.
     log: ClassVar[Logger] = Logger()
 
     @_own.default
@@ -82,16 +86,28 @@ class Records(Service):
                 used=max(self.interval, SHORTEST_INTERVAL),
             )
         self._own.startService()
+        self._keeping = Deferred.fromCoroutine(self._keep_own())
         if self._users is not None:
             self._users.startService()
 
     def stopService(self) -> Deferred[None]:
         """Stop; fires when nothing is under way any more."""
         super().stopService()
-        ending = [self._own.stopService()]
+        self._keeping.cancel()
+        ending = [self._own.stopService(), self._keeping]
         if self._users is not None:
             ending.append(self._users.stopService())
         return gatherResults(ending, consumeErrors=True).addCallback(lambda _results: None)
+
+    async def _keep_own(self) -> None:
+        """Keep our own record, for peers that ask for it."""
+        try:
+            if self._own.packet is not None:
+                await self.packets.learn(self._own.packet)
+        except Refused as reason:
+            self.log.debug("Our own record is not kept: {reason}", reason=str(reason))
+        except CancelledError:
+            pass
 
     async def publish_now(self) -> Spread:
         """Publish our own record at every network at once, and tell what each did."""

@@ -22,6 +22,9 @@ PATIENCE = 10.0
 LOOK = 70.0
 """Seconds for what the node asks the network for: longer than its own patience with that."""
 
+OPENING = 150.0
+"""Seconds for an account to open: the node looks it up, tells its peers, and fetches for a minute what it lacks."""
+
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes that are read of an answer: far above a full page of tokens with their quotas."""
 
@@ -88,6 +91,16 @@ class Node:
     async def mirrors(self) -> dict[str, Any]:
         """The peers that are followed, and the copies of their accounts."""
         return self._read(await self._succeed("GET", "/mirrors"), frozenset({"peers", "copies"}))
+
+    async def open_copy(self, pubky: str, incomplete: bool) -> dict[str, Any]:
+        """Let an account whose record names this node open here."""
+        asked = f"/mirrors/open?pubky={quote(pubky, safe='')}" + ("&incomplete=true" if incomplete else "")
+        return self._read(await self._succeed("POST", asked, patience=OPENING), frozenset({"pubky", "opened"}))
+
+    async def check_copies(self, pubky: str | None) -> dict[str, Any]:
+        """What would become of a copy, or of all, if its user came here now."""
+        asked = "/mirrors/check" + ("" if pubky is None else f"?pubky={quote(pubky, safe='')}")
+        return self._read(await self._succeed("GET", asked), frozenset({"copies"}))
 
     async def publish_record(self) -> dict[str, Any]:
         """Publish the homeserver's record now: what each network did."""

@@ -28,12 +28,13 @@ from twisted.python.failure import Failure
 from pkarr.client import Client
 from pkarr.interfaces import INetwork, NetworkError, Policy, Unavailable, UnreadableItem
 from pkarr.keys import PublicKey
-from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
+from pkarr.packet import SignedPacket, newest_of
 from pubky_homeserver.core.authority import homeserver_of
 from pubky_homeserver.core.errors import StorageFull, StoreAway
 from pubky_homeserver.core.health import Republication
-from pubky_homeserver.interfaces import IAccountStore, IPacketStore
+from pubky_homeserver.interfaces import IAccountStore
 from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.packets import Packets
 
 INTERVAL = 14_400.0
 """Seconds from one round to the next: the protocol's four hours."""
@@ -106,7 +107,7 @@ class Republisher(Service):
 
     homeserver: PublicKey
     accounts: IAccountStore
-    packets: IPacketStore
+    packets: Packets
     relays: Sequence[INetwork]
     dht: INetwork | None
     clock: IReactorTime
@@ -281,7 +282,7 @@ class Republisher(Service):
 
     async def _republish(self, client: Client, key: PublicKey) -> Outcome:
         """One try. Raises `NetworkError` and `StoreAway`."""
-        stored = await self._stored(key)
+        stored = await self.packets.of(key.z32)
         try:
             packet = await _find(client, key, stored)
         except UnreadableItem:
@@ -304,20 +305,9 @@ class Republisher(Service):
             await self._keep(seen)
         return Outcome.PUBLISHED
 
-    async def _stored(self, key: PublicKey) -> SignedPacket | None:
-        """What the store has, verified once more: it may come from a backup, or from other hands."""
-        kept = await self.packets.packet(key.z32)
-        try:
-            return None if kept is None else SignedPacket.from_relay_payload(key, kept)
-        except InvalidSignedPacket as error:
-            self.log.error("The packet of {key} in the store is none: {error}", key=key, error=error)
-            return None
-
     async def _keep(self, packet: SignedPacket) -> None:
         try:
-            home = homeserver_of(packet)
-            elsewhere = None if home == self.homeserver.z32 else home
-            await self.packets.keep_packet(packet.public_key.z32, packet.relay_payload, elsewhere)
+            await self.packets.learn(packet)
         except StorageFull:
             pass  # it is published nevertheless
 

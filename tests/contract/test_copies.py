@@ -127,7 +127,8 @@ async def test_an_account_is_no_copy(store: Store) -> None:
     for write in writes:
         with pytest.raises(NotFound):
             await write()
-    assert not await store.copies.fill(ALICE, entry("/pub/a"))
+    assert await store.copies.fill(ALICE, entry("/pub/a")), "it has that body"
+    assert not await store.copies.fill(ALICE, entry("/pub/a", b"other"))
     assert not await store.copies.confirm(ALICE, False, position, NOW)
     assert await store.copies.missing(ALICE, "", 10) == []
     assert await store.copies.forget(ALICE, 500)

@@ -13,7 +13,7 @@ from pubky_homeserver.core.errors import NotFound, NotHereYet, NotPrimary, Refus
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.records import Account, Operation, SignupToken
 from pubky_homeserver.interfaces import IMoveStore
-from tests.contract.copying import PRIMARY, begin_whole, deletion, digest_of, event_of
+from tests.contract.copying import PRIMARY, begin_whole, deletion, digest_of, event_of, standing
 from tests.contract.store import ALICE, BOB, Store, entry, put, session, sign_up
 from tests.contract.test_packets import packet
 
@@ -428,3 +428,33 @@ async def test_nothing_to_announce(store: Store) -> None:
     assert await store.moves.announcing(10) == []
     with pytest.raises(Refused):
         await put(store, ALICE, "/pub/b")
+
+
+# --- bodies -------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_bodies_that_follow(store: Store) -> None:
+    """What an account lacks when it opens is filled in there, or overwritten, or deleted; none is counted twice."""
+    files = [entry(f"/pub/{name}", b"x", seq=seq) for seq, name in enumerate("abc", 1)]
+    there = standing(3, 30, digest_of(*files))
+    await store.copies.begin(ALICE, PRIMARY, 1)
+    await store.copies.begin_list(ALICE, False, there)
+    await store.copies.keep_listed(ALICE, False, files, "/pub/c")
+    assert await store.copies.end_list(ALICE, False, there)
+    assert (await copy_of(store)).missing == 3
+    assert await open_here(store)
+    assert [one.path for one in await store.copies.missing(ALICE, "", 10)] == ["/pub/a", "/pub/b", "/pub/c"]
+    assert await store.copies.fill(ALICE, files[0])
+    assert await store.copies.fill(ALICE, files[0])
+    assert [one.path for one in await store.copies.missing(ALICE, "", 10)] == ["/pub/b", "/pub/c"]
+    await put(store, ALICE, "/pub/b", b"new")
+    assert not await store.copies.fill(ALICE, files[1])
+    assert [one.path for one in await store.copies.missing(ALICE, "/pub/b", 10)] == ["/pub/c"]
+    await fence(store, LATER + 3)
+    assert (await copy_of(store)).missing == 1
+    assert await open_here(store, LATER + 4)
+    await store.delete(ALICE, "/pub/c")
+    assert await store.copies.missing(ALICE, "", 10) == []
+    await fence(store, LATER + 5)
+    assert (await copy_of(store)).missing == 0

@@ -12,6 +12,8 @@ from twisted.internet.task import Clock
 from pkarr.keys import Keypair
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.peers import ALL, Peer
+from pubky_homeserver.packets import Packets
+from pubky_homeserver.peers.exchange import Knowledge
 from pubky_homeserver.peers.web import PeerSite
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
@@ -34,7 +36,9 @@ def _trusting(clock: Clock, store: MemoryStore, storage: Storage) -> Any:
     """A site for a peer that may follow everybody here."""
     friend = Keypair(b"\x0f" * 32).public_key.z32
     peers = {friend: Peer("friend", friend, follow=ALL, offer=ALL, private=True)}
-    return PeerSite(HOMESERVER, peers, store.logs, storage, store.packets, clock, lambda: "epoch").answer
+    packets = Packets(store.packets, HOMESERVER, frozenset(peers))
+    knowledge = Knowledge(HOMESERVER, peers, store.logs, Copies(store.copies, clock), packets)
+    return PeerSite(HOMESERVER, peers, store.logs, storage, knowledge, clock, lambda: "epoch").answer
 
 
 def _copies(clock: Clock) -> Copies:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import pytest_twisted
@@ -93,17 +94,21 @@ class Friends:
 
 
 @asynccontextmanager
-async def friends(folder: Path) -> AsyncIterator[Friends]:
-    """Both homeservers run, and the user has a record that names Alice's."""
+async def friends(folder: Path, mutual: bool = False) -> AsyncIterator[Friends]:
+    """Both homeservers run, and the user has a record that names Alice's. `mutual`: Alice follows Bob's, too."""
     for name, keypair in (("alice", ALICE), ("bob", BOB)):
         (folder / name / "data").mkdir(parents=True)
         (folder / name / "data" / "secret").write_text(keypair.to_file_text())
-    offer = {"peers": {"bob": {"key": BOB.public_key.z32, "offer": "all"}}}
+    fixed = free_port() if mutual else 0
+    there = {"url": f"http://127.0.0.1:{fixed}", "follow": "all"} if mutual else {}
+    at = {"drive": {"icann_listen_socket": f"127.0.0.1:{fixed}", "pubky_listen_socket": "127.0.0.1:0"}}
+    offer = {"peers": {"bob": {"key": BOB.public_key.z32, "offer": "all", **there}}}
     with node_in(folder / "alice", dht(), offer) as alice:
         await deferToThread(alice.start)
         url = f"http://127.0.0.1:{alice.ports['client API']}"
-        follow = {"peers": {"alice": {"key": ALICE.public_key.z32, "url": url, "follow": "all"}}}
-        with node_in(folder / "bob", dht(address_of(alice)), follow) as bob:
+        more = {"offer": "all", "claim": "allow"} if mutual else {}
+        follow = {"peers": {"alice": {"key": ALICE.public_key.z32, "url": url, "follow": "all", **more}}}
+        with node_in(folder / "bob", dht(address_of(alice)), follow, at) as bob:
             await deferToThread(bob.start)
             user = Keypair.random()
             person = await deferToThread(sign_up, alice, user)
@@ -117,6 +122,14 @@ async def friends(folder: Path) -> AsyncIterator[Friends]:
                 yield Friends(alice, bob, user, person, network)
             finally:
                 await network.stopService()
+
+
+def free_port() -> int:
+    """A port that nobody listened at a moment ago."""
+    with socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
 def sign_up(node: Node, user: Keypair) -> Person:
@@ -224,6 +237,43 @@ async def test_a_copy_that_was_killed(tmp_path: Path) -> None:
         for number in (0, 2, 25, 49):
             await both.until_bob_has(f"/pub/{number}", b"%d" % number * 3000)
         await deferToThread(both.bob.stop, signal.SIGTERM)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_user_moves(tmp_path: Path) -> None:
+    """Sign-up and a new record are all it takes: all files are at Bob's then, and Alice's takes no more writes."""
+    async with friends(tmp_path, mutual=True) as both:
+        large = bytes(range(256)) * 4000
+        await both.put("/pub/small", b"one")
+        await both.put("/pub/large", large)
+        await both.put("/priv/secret", b"a very private word")
+        await both.until_bob_has("/pub/large", large)
+        await both.until(lambda: both.status()["copies"][0]["missing"] == 0)
+        moved = await deferToThread(sign_up, both.bob, both.user)
+        assert await deferToThread(both.bob.put, moved, "/pub/early", b"x") == 503
+        await both.network.publish(Builder().https("_pubky", 0, BOB.public_key.z32).sign(both.user, 2))
+
+        def works() -> bool:
+            return both.bob.put(moved, "/pub/small", b"two") in (200, 201)
+
+        await both.until(works)
+        answer, body = await deferToThread(
+            both.alice.ask, "PUT", both.person.path("/pub/small"), b"three", both.person.headers
+        )
+        assert (answer.status, answer.getheader("Pubky-Primary")) == (421, BOB.public_key.z32), body
+        assert await both.at_bob("/pub/large") == large
+        answer, body = await deferToThread(both.bob.ask, "GET", moved.path("/priv/secret"), None, moved.headers)
+        assert (answer.status, body) == (200, b"a very private word")
+
+        def follows() -> bool:
+            answer, body = both.alice.ask("GET", both.person.path("/pub/small"))
+            return (answer.status, body) == (200, b"two")
+
+        await both.until(follows)
+        for node in (both.alice, both.bob):
+            await deferToThread(node.kill)
+        await deferToThread(both.bob.start)
+        assert await deferToThread(both.bob.put, moved, "/pub/after", b"x") in (200, 201)
 
 
 def test_settings_without_peers_change_nothing(tmp_path: Path) -> None:

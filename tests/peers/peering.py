@@ -11,9 +11,12 @@ from twisted.internet.task import Clock
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from pkarr.keys import Keypair
+from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.paths import url_encode
 from pubky_homeserver.core.peers import ALL, Peer
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.peers.client import PeerClient
+from pubky_homeserver.peers.exchange import Knowledge
 from pubky_homeserver.peers.signatures import sign
 from pubky_homeserver.peers.web import PeerSite
 from pubky_homeserver.storage import Storage
@@ -88,7 +91,9 @@ async def peering(logs: MakeLogs = lambda store, _pubky: store.logs, **storage: 
 
     def peers(clock: Clock, store: MemoryStore, files: Storage) -> Callable[..., Any]:
         known = logs(store, OWNER.public_key.z32)
-        site = PeerSite(HOMESERVER, settings, known, files, store.packets, clock, lambda: epochs[-1])
+        packets = Packets(store.packets, HOMESERVER, frozenset(settings))
+        knowledge = Knowledge(HOMESERVER, settings, known, Copies(store.copies, clock), packets)
+        site = PeerSite(HOMESERVER, settings, known, files, knowledge, clock, lambda: epochs[-1])
         sites.append(site)
         return site.answer
 

@@ -1,6 +1,6 @@
 """Two homeservers in memory: one has accounts, the other follows them over a connection that does as a test says."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
 
 from attrs import define, field
@@ -12,6 +12,8 @@ from zope.interface import implementer
 
 from pubky_homeserver.core.copies import Hint, Listed, Logged, Offered, Position
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerRefused
+from pubky_homeserver.core.moves import Shown
+from pubky_homeserver.core.peers import Greeting
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import IBlobStore, IPeer
 from pubky_homeserver.store.memory import MemoryStore
@@ -57,6 +59,15 @@ class SimulatedPeer:
         page, following = await self.store.logs.standings(int(after or 0), self.page)
         offered = [Offered(pubky, 0, public, private) for pubky, public, private in page]
         return offered, None if following is None else str(following)
+
+    async def greet(self) -> Greeting:
+        """See `IPeer`."""
+        await self._travel("greet")
+        return Greeting()
+
+    async def show(self, packets: Sequence[bytes]) -> list[Shown]:
+        """See `IPeer`: it takes none."""
+        raise PeerRefused("it takes no packets")
 
     async def packet(self, pubky: str) -> bytes | None:
         """See `IPeer`."""

@@ -26,6 +26,7 @@ from pubky_homeserver.core.peers import ALL, Peer
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Account, Entry
 from pubky_homeserver.interfaces import IPeer
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.peers.following import AHEAD, Follower
 from pubky_homeserver.peers.mirror import LONGEST_DELAY, RARELY, Mirror
 from pubky_homeserver.store.memory import MemoryStore
@@ -34,6 +35,7 @@ from tests.peers.simulated import SimulatedPeer, Weather, hash_of
 from tests.pkarr.networks import Simulated
 
 NOW = 1_795_387_747.0
+FOLLOWER = Keypair(b"\x0f" * 32).public_key.z32
 PRIMARY = Keypair(b"\x0a" * 32).public_key.z32
 USERS = [Keypair(bytes([number]) * 32) for number in range(1, 4)]
 INLINE = 64
@@ -72,7 +74,14 @@ class World:
         settings = Peer("alice", PRIMARY, follow=ALL, private=private)
         network = Simulated(self.clock)
         self.mirror = Mirror(
-            settings, self.peer, follower, copies, self.copy.packets, network, self.clock, lambda: self.random.random()
+            settings,
+            self.peer,
+            follower,
+            copies,
+            Packets(self.copy.packets, FOLLOWER, frozenset({PRIMARY})),
+            network,
+            self.clock,
+            jitter=lambda: self.random.random(),
         )
 
     async def sign_up(self, keypair: Keypair) -> str:

@@ -20,6 +20,7 @@ from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.errors import Refused
 from pubky_homeserver.core.peers import ALL, Claim, Peer
 from pubky_homeserver.core.records import Account, Operation, Session
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.peers.peering import Peering
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
@@ -126,8 +127,9 @@ class World:
             keypair=node.keypair,
             peers=peers,
             logs=node.store.logs,
+            moves=node.store.moves,
             copies=copies,
-            packets=node.store.packets,
+            packets=Packets(node.store.packets, node.key, frozenset(peer.key for peer in peers)),
             storage=node.storage,
             network=self.network,
             agent=lambda _peer: self.wires.agent(name),

@@ -16,7 +16,7 @@ from pkarr.keys import Keypair, PublicKey
 from pkarr.packet import SignedPacket
 from pkarr.survey import Sighting, survey
 from pubky_homeserver.accounts import Accounts
-from pubky_homeserver.core.errors import StoreAway
+from pubky_homeserver.core.errors import NotHereYet, StoreAway
 from pubky_homeserver.core.health import Check, Publication
 from pubky_homeserver.core.records import Totals
 from pubky_homeserver.publisher import Advertised
@@ -25,6 +25,7 @@ from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.mirrors import Mirrors
+from pubky_homeserver.web.moves import Moves
 from pubky_homeserver.web.records import NetworkRecords
 from tests.pkarr.networks import Simulated
 from tests.web.client import Answer, ask
@@ -75,6 +76,10 @@ class Operator:
     """Where records are looked for and published."""
     mirrored: dict[str, object] = field(factory=lambda: {"peers": [], "copies": []})
     """What is said of copies."""
+    checked: list[dict[str, object]] = field(factory=list)
+    """What is said of copies that might become accounts."""
+    opened: list[tuple[str, bool]] = field(factory=list)
+    """What was to open, and whether although its list was not whole."""
     site: AdminSite = field(init=False)
     port: int = field(init=False, default=0)
 
@@ -114,6 +119,17 @@ class Operator:
                 outcomes.append(Outcome(network, failure=error))
         return Spread(tuple(outcomes))
 
+    async def open(self, pubky: str, incomplete: bool) -> bool:
+        """Let an account open."""
+        self.opened.append((pubky, incomplete))
+        if not incomplete:
+            raise NotHereYet
+        return True
+
+    async def check(self, pubky: str | None) -> list[dict[str, object]]:
+        """What would become of copies."""
+        return [one for one in self.checked if pubky in (None, one["pubky"])]
+
     def has_room(self, place: str) -> bool:
         """Whether there is room at a place."""
         return self.rooms[place]
@@ -129,7 +145,8 @@ async def operator(password: str = PASSWORD, asks_networks: bool = True) -> Asyn
     one = Operator(clock, store, accounts, {"disk": True})
     health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.records, clock)
     known = NetworkRecords(one.survey, one.publish, clock) if asks_networks else None
-    one.site = AdminSite(Admin(accounts, FACTS), health, password, known, Mirrors(lambda: one.mirrored))
+    moves = Moves(one.open, one.check) if asks_networks else Moves()
+    one.site = AdminSite(Admin(accounts, FACTS), health, password, known, Mirrors(lambda: one.mirrored), moves)
     factory = HTTPFactory(one.site.answer, reactor)
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
     one.port = listening.getHost().port

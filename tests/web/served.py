@@ -2,7 +2,7 @@
 
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from secrets import token_urlsafe
 from typing import Any
@@ -13,14 +13,17 @@ from twisted.internet.task import Clock
 
 from pkarr.keys import Keypair
 from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.claims import Claims
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.grants import GRANT_TYPE, POP_TYPE, sign_jws
+from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.core.records import Session
 from pubky_homeserver.core.tokens import sign_auth_token
 from pubky_homeserver.feed import Feed
 from pubky_homeserver.grants import Grants
 from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
@@ -80,6 +83,7 @@ class Served:
     metrics: ServerMetrics
     port: int = 0
     copies: Copies | None = None
+    claims: Claims | None = None
     _users: int = field(default=0, init=False)
 
     async def ask(
@@ -190,6 +194,7 @@ async def served(
     store: Any = None,
     copies: Callable[[Clock], Copies] | None = None,
     peers: Callable[[Clock, MemoryStore, Storage], Any] | None = None,
+    trusting: Mapping[str, Peer] | None = None,
     **storage: Any,
 ) -> AsyncIterator[Served]:
     """A homeserver that answers on a port of its own; over a store of its own in memory, unless one is given."""
@@ -200,15 +205,19 @@ async def served(
     files, feed = Storage(store, store.locks, blobs, clock, **storage), Feed(store, store, clock, metrics)
     grants, locks = Grants(store.grants, store, HOMESERVER, clock), Locks(store, store.locks)
     kept = None if copies is None else copies(clock)
+    packets = Packets(store.packets, HOMESERVER, frozenset(trusting or ()))
+    claims = None if kept is None else Claims(kept, store.moves, packets, trusting or {}, clock)
     trusted = None if peers is None else peers(clock, store, files)
     site = client_site(
-        accounts, sessions, grants, files, locks, feed, metrics, clock, HOMESERVER, websites, kept, trusted
+        accounts, sessions, grants, files, locks, feed, metrics, clock, HOMESERVER, websites, claims, trusted
     )
     factory = HTTPFactory(site.answer, reactor)
     listening: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
     feed.startService()
     try:
-        yield Served(clock, store, blobs, files, feed, accounts, sessions, metrics, listening.getHost().port, kept)
+        yield Served(
+            clock, store, blobs, files, feed, accounts, sessions, metrics, listening.getHost().port, kept, claims
+        )
     finally:
         feed.stopService()
         await listening.stopListening()

@@ -14,6 +14,7 @@ from twisted.internet import reactor as _reactor
 from pkarr.builder import Builder
 from pkarr.keys import Keypair
 from pkarr.packet import SignedPacket
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.publisher import LONGEST_DELAY, Advertised
 from pubky_homeserver.records import Records
 from pubky_homeserver.republisher import RETRY
@@ -98,7 +99,7 @@ async def house() -> AsyncIterator[House]:
             relays=(relay,),
             dht=dht,
             accounts=home.store,
-            packets=home.store.packets,
+            packets=Packets(home.store.packets, HOMESERVER.public_key.z32),
             clock=home.clock,
             metrics=home.metrics,
             interval=HOUR,

@@ -263,6 +263,12 @@ class NotHereYet(Refused):
     text = "This copy is not complete yet; try again"
 
 
+class NotOpenYet(Refused):
+    """A copy that is about to become an account: what only an account can do has to wait for that."""
+
+    text = "The account is about to move here: its newest record, or its newest files, are not here yet; try again"
+
+
 class DigestMismatch(Exception):
     """After an event the files of a copy would not be those of its primary; nothing was changed."""
 

@@ -2,6 +2,10 @@
 
 from enum import StrEnum
 
+from attrs import field, frozen
+
+from pubky_homeserver.core.copies import LogStanding
+
 
 class Kept(StrEnum):
     """What became of a packet that was to be kept."""
@@ -11,3 +15,19 @@ class Kept(StrEnum):
     KEPT = "kept"
     FENCED = "fenced"
     """It was kept, and shut an account that was open here: it names another homeserver."""
+
+
+@frozen
+class Shown:
+    """What a peer says of a packet that it was shown."""
+
+    pubky: str
+    kept: Kept | None
+    """None: it does not know the key, or does not say."""
+    packet: bytes | None = field(default=None, repr=False)
+    """Its own, key and all, if that is more recent; not verified."""
+    public: LogStanding | None = None
+    """Where its log ends, if it holds one that is whole, and the packet that counts there names who shows it."""
+    private: LogStanding | None = None
+    before: bytes | None = field(default=None, repr=False)
+    """The packet that counted there before, key and all, if it named a third homeserver; not verified."""

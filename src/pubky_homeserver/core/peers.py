@@ -36,6 +36,16 @@ class Claim(StrEnum):
 
 
 @frozen
+class Greeting:
+    """What a homeserver says of itself."""
+
+    features: frozenset[str] = frozenset()
+    """What it may be asked for beyond the first version."""
+    epoch: str = ""
+    """Another one after its store was restarted, restored, or failed over: it may have forgotten something."""
+
+
+@frozen
 class Peer:
     """A homeserver that the operator trusts."""
 

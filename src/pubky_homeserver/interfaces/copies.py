@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from zope.interface import Attribute, Interface
 
 from pubky_homeserver.core.copies import Copy, Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
+from pubky_homeserver.core.moves import Shown
+from pubky_homeserver.core.peers import Greeting
 from pubky_homeserver.core.records import Entry, Event
 
 
@@ -128,12 +130,12 @@ class ICopyStore(Interface):
         """Note that the primary stands where we do. False if we stand elsewhere by now, or the list is not whole."""
 
     async def missing(pubky: str, after: str, limit: int) -> list[Entry]:
-        """Up to `limit` (at most 500) entries without body with a path above `after`, ascending."""
+        """Up to `limit` (at most 500) entries without body with a path above `after`, ascending; of an account too."""
 
     async def fill(pubky: str, entry: Entry) -> bool:
         """Give an entry its body, small or as a blob. Whether it has that one then, also from an earlier call.
 
-        False if the path holds something else by now, or has a body from elsewhere.
+        False if the path holds something else by now, or has a body from elsewhere. For an account too.
         """
 
     async def forget(pubky: str, limit: int) -> bool:
@@ -155,8 +157,14 @@ class IPeer(Interface):
     async def offered(after: str) -> tuple[list[Offered], str | None]:
         """A page of the accounts that it is primary of and offers, and where to go on; None at the end."""
 
+    async def greet() -> Greeting:
+        """What it says of itself."""
+
     async def packet(pubky: str) -> bytes | None:
         """The newest signed packet of a key that it knows: signature, timestamp, DNS message; not verified."""
+
+    async def show(packets: Sequence[bytes]) -> list[Shown]:
+        """Show up to 100 packets, keys and all; the answers stand in their order."""
 
     async def changes(hear: Callable[[Hint | None], None], beat: Callable[[], None]) -> None:
         """Hear of changes of all offered accounts until the stream ends, which it does only by a failure.

@@ -4,7 +4,8 @@ That it is the peer who answers says TLS: by the peer's key, or by the certifica
 named. That it is we who ask says the signature of each request.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from io import BytesIO
 from threading import Event
 from typing import TypeVar
 from urllib.parse import urlencode
@@ -12,16 +13,17 @@ from urllib.parse import urlencode
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.client import ResponseFailed
+from twisted.web.client import FileBodyProducer, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
-from pkarr.keys import Keypair
+from pkarr.keys import KEY_LENGTH, Keypair, PublicKey
 from pkarr.packet import MAX_PACKET
 from pubky_homeserver.core.copies import Hint, Listed, Logged, Offered, Position
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerRefused
-from pubky_homeserver.core.peers import Peer
+from pubky_homeserver.core.moves import Shown
+from pubky_homeserver.core.peers import Greeting, Peer
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.answers import pieces_of, read
@@ -69,6 +71,20 @@ class PeerClient:
     async def offered(self, after: str) -> tuple[list[Offered], str | None]:
         """See `IPeer`."""
         return self._read(messages.read_accounts, await self._answer("accounts", after=after))
+
+    async def greet(self) -> Greeting:
+        """See `IPeer`."""
+        told = await self.hello()
+        features = told["features"]
+        assert isinstance(features, list)  # `read_hello` has seen to that
+        return Greeting(frozenset(features), str(told["epoch"]))
+
+    async def show(self, packets: Sequence[bytes]) -> list[Shown]:
+        """See `IPeer`."""
+        response = await self._tell("packets", messages.pack_packets(packets))
+        await self._must_succeed(response)
+        answer, keys = await self._body(response), [PublicKey(packet[:KEY_LENGTH]).z32 for packet in packets]
+        return self._read(lambda one: messages.read_shown(one, keys), answer)
 
     async def packet(self, pubky: str) -> bytes | None:
         """See `IPeer`."""
@@ -137,12 +153,22 @@ class PeerClient:
         return await self._body(response)
 
     async def _ask(self, what: str, /, **query: str) -> IResponse:
+        """The head of the answer to a question. Raises `PeerAway`."""
+        return await self._send("GET", f"/peer/v1/{what}" + (f"?{urlencode(query)}" if query else ""), None)
+
+    async def _tell(self, what: str, said: object) -> IResponse:
+        """The head of the answer to what we say, as JSON. Raises `PeerAway`."""
+        return await self._send("POST", f"/peer/v1/{what}", messages.to_json(said))
+
+    async def _send(self, method: str, target: str, body: bytes | None) -> IResponse:
         """The head of the answer to a signed request. Raises `PeerAway`."""
-        target = f"/peer/v1/{what}" + (f"?{urlencode(query)}" if query else "")
-        signed = sign(self.keypair, self.peer.key, "GET", target, self.clock.seconds())
+        signed = sign(self.keypair, self.peer.key, method, target, self.clock.seconds(), body or b"")
         headers = Headers({name: [value] for name, value in signed.items()})
-        place = self.peer.url or f"https://{self.peer.key}"
-        asking: Deferred[IResponse] = self.agent.request(b"GET", (place + target).encode("ascii"), headers, None)
+        place = (self.peer.url or f"https://{self.peer.key}") + target
+        producer = None if body is None else FileBodyProducer(BytesIO(body))
+        asking: Deferred[IResponse] = self.agent.request(
+            method.encode("ascii"), place.encode("ascii"), headers, producer
+        )
         given_up = Event()
 
         def give_up(_waiting: object) -> None:

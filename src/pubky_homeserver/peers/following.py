@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pkarr.asking import all_of
-from pubky_homeserver.core.copies import CopiedLog, LoggedEvent, LogStanding, Position
+from pubky_homeserver.core.copies import CopiedLog, LoggedEvent, LogStanding, Position, Reign
 from pubky_homeserver.core.errors import (
     BodyGone,
     DigestMismatch,
@@ -75,9 +75,9 @@ class Follower:
                 await self._read_list(pubky, private, state)
                 continue
             try:
-                page = await self.peer.events(pubky, private, state.position)
-                if page.events:
-                    await self._apply(pubky, private, page.events)
+                events = await self._events(pubky, private, state.position, state.reigns)
+                if events:
+                    await self._apply(pubky, private, events)
                 elif await self.store.confirm(pubky, private, state.position, self._now()):
                     return
             except (LogCompacted, DigestMismatch) as reason:
@@ -85,6 +85,17 @@ class Follower:
                 comparisons += 1
                 await self._begin_list(pubky, private)
         raise PeerBroken(f"its log of {pubky} does not fit its list")
+
+    async def advance(self, pubky: str, private: bool) -> None:
+        """Take the events after ours, as far as the peer has some, and compare nothing. Raises as `catch_up`."""
+        while True:
+            state = await self._state(pubky, private)
+            if not state.is_whole or state.position is None:
+                return
+            events = await self._events(pubky, private, state.position, state.reigns)
+            if not events:
+                return
+            await self._apply(pubky, private, events)
 
     async def fill(self, pubky: str) -> int:
         """Fetch the bodies that are missing; returns how many are still."""
@@ -94,6 +105,19 @@ class Follower:
             filled = await all_of(self._fill(pubky, entry) for entry in page)
             left += filled.count(False)
         return left
+
+    async def _events(
+        self, pubky: str, private: bool, position: Position, reigns: tuple[Reign, ...]
+    ) -> Sequence[LoggedEvent]:
+        """The events after ours; the log's reigns are noted, for some of the events may be of a new one."""
+        page = await self.peer.events(pubky, private, position)
+        if page.reigns != reigns:
+            try:
+                if not await self.store.keep_reigns(pubky, private, position, page.reigns):
+                    return ()  # somebody else was faster
+            except ValueError:
+                raise PeerBroken("its reigns are not those of a log that goes on where ours ends") from None
+        return page.events
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -177,10 +201,10 @@ class Follower:
             assert state.position is not None
             if state.position.seq >= end.seq:
                 return
-            page = await self.peer.events(pubky, private, state.position)
-            if not page.events:
+            events = await self._events(pubky, private, state.position, state.reigns)
+            if not events:
                 raise LogForked
-            await self._apply(pubky, private, page.events, upto=end.seq)
+            await self._apply(pubky, private, events, upto=end.seq)
 
     # --- bodies ---------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,15 @@
     events     {"reigns": [[log_id, first], …], "events": [event, …]}
     entries    {"standing": standing, "entries": [entry, …]}
     fork       {"reigns": [[log_id, first], …]}
+    packets    {"packets": [packet, …]}
+    shown      {"packets": [{"pubky", "kept", "packet": packet, "ended": {"pub": standing, "priv": standing},
+                "before": packet}, …]}
 
-Hashes (32 bytes), digests (16) and bodies are padded base64, numbers are whole and below 2^53, times microseconds since
-the Unix epoch; `log_id` has 32 hex digits, `log` is "pub" or "priv". A "body" is there if it is small and still what
-the path holds. A name that a reader does not know is skipped: so newer homeservers may say more.
+Hashes (32 bytes), digests (16), bodies and packets are padded base64, numbers are whole and below 2^53, times
+microseconds since the Unix epoch; `log_id` has 32 hex digits, `log` is "pub" or "priv". A "body" is there if it is
+small and still what the path holds. A packet has its key in front; `kept` is what became of one that was shown: "old",
+"kept", "fenced" (it shut the account), "unknown"; "packet", "ended" and "before" are there where they help who asks. A
+name that a reader does not know is skipped: so newer homeservers may say more.
 
 Who reads believes no shape: everything has its type and its bounds, or the whole answer is `Malformed`.
 """
@@ -25,8 +30,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from pkarr.packet import HEAD, MAX_PACKET
 from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
 from pubky_homeserver.core.errors import InvalidPath
+from pubky_homeserver.core.moves import Kept, Shown
 from pubky_homeserver.core.paths import is_directory, is_private, is_public, parse_path
 from pubky_homeserver.core.records import Entry, Event, Operation
 
@@ -49,6 +56,12 @@ MAX_CURSOR = 64
 
 MAX_WORDS = 100
 """Features that a homeserver names."""
+
+MAX_PACKETS = 100
+"""Packets that are shown at once: to verify them takes some milliseconds."""
+
+MAX_SHOWN = MAX_PACKETS * (MAX_PACKET + 2) * 4 // 3 + 1024
+"""Bytes of a request that shows them."""
 
 MAX_NUMBER = (1 << 53) - 1
 
@@ -100,6 +113,27 @@ def pack_reigns(reigns: Sequence[Reign]) -> dict[str, Any]:
 def pack_hint(hint: Hint) -> dict[str, Any]:
     """A hint."""
     return {"pubky": hint.pubky, "log": "priv" if hint.private else "pub", "seq": hint.seq}
+
+
+def pack_packets(packets: Sequence[bytes]) -> dict[str, Any]:
+    """Packets to show."""
+    return {"packets": list(map(base64, packets))}
+
+
+def pack_shown(answers: Sequence[Shown]) -> dict[str, Any]:
+    """What is said of packets that were shown."""
+    return {"packets": list(map(_pack_one_shown, answers))}
+
+
+def _pack_one_shown(shown: Shown) -> dict[str, Any]:
+    packed: dict[str, Any] = {"pubky": shown.pubky, "kept": "unknown" if shown.kept is None else shown.kept.value}
+    if shown.packet is not None:
+        packed["packet"] = base64(shown.packet)
+    if shown.before is not None:
+        packed["before"] = base64(shown.before)
+    ends = {"pub": shown.public, "priv": shown.private}
+    ended = {name: _pack_standing(end) for name, end in ends.items() if end is not None}
+    return {**packed, "ended": ended} if ended else packed
 
 
 def to_json(value: object) -> bytes:
@@ -198,6 +232,36 @@ def read_entries(answer: bytes, private: bool) -> Listed:
 def read_fork(answer: bytes) -> tuple[Reign, ...]:
     """The reigns of a log that is not a continuation of ours."""
     return _reigns(_object(_parse(answer)).get("reigns"))
+
+
+def read_packets(request: bytes) -> list[bytes]:
+    """Packets that are shown."""
+    return _several(_object(_parse(request)).get("packets"), _packet, MAX_PACKETS)
+
+
+def read_shown(answer: bytes, pubkys: Sequence[str]) -> list[Shown]:
+    """What is said of packets of these keys."""
+    shown = _several(_object(_parse(answer)).get("packets"), _read_one_shown, len(pubkys))
+    if [one.pubky for one in shown] != [*pubkys]:
+        raise Malformed("packets of other keys")
+    return shown
+
+
+def _read_one_shown(value: object) -> Shown:
+    shown = _object(value)
+    kept, ended = shown.get("kept"), _object(shown.get("ended", {}))
+    packet, before = (None if shown.get(name) is None else _packet(shown[name]) for name in ("packet", "before"))
+    if kept not in ("unknown", *Kept):
+        raise Malformed("what became of a packet")
+    public, private = (None if ended.get(name) is None else _read_standing(ended[name]) for name in LOGS)
+    return Shown(
+        _text(shown.get("pubky"), _PUBKY, "an account"),
+        None if kept == "unknown" else Kept(str(kept)),
+        packet,
+        public,
+        private,
+        before,
+    )
 
 
 def read_hint(data: bytes) -> Hint:
@@ -319,6 +383,10 @@ def _number(value: object, most: int = MAX_NUMBER) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
         raise Malformed("a number")
     return value
+
+
+def _packet(value: object) -> bytes:
+    return _bytes(value, HEAD, MAX_PACKET)
 
 
 def _bytes(value: object, least: int, most: int) -> bytes:

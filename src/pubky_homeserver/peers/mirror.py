@@ -25,11 +25,11 @@ from pkarr.interfaces import INetwork, NetworkError
 from pkarr.keys import PublicKey
 from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
 from pubky_homeserver.copies import Copies
-from pubky_homeserver.core.authority import homeserver_of
 from pubky_homeserver.core.copies import Hint, LogStanding, Offered
 from pubky_homeserver.core.errors import PeerError, PeerRefused, Refused, UserExists
 from pubky_homeserver.core.peers import Peer
-from pubky_homeserver.interfaces import IPacketStore, IPeer
+from pubky_homeserver.interfaces import IPeer
+from pubky_homeserver.packets import Packets, home_of
 from pubky_homeserver.peers.following import Follower
 
 AT_ONCE = 8
@@ -58,9 +58,11 @@ class Mirror(Service):
     source: IPeer
     follower: Follower
     copies: Copies
-    packets: IPacketStore
+    packets: Packets
     network: INetwork
     clock: IReactorTime
+    begun: Callable[[], None] = lambda: None
+    """Is called when the peer begins to tell of changes: it may have forgotten some that it told."""
     jitter: Callable[[], float] = random.random
     """A number from 0 to 1."""
     failure: str | None = field(default=None, init=False)
@@ -113,6 +115,21 @@ class Mirror(Service):
             self._due[one] = None
             self._work()
 
+    def leave(self, pubky: str) -> "Deferred[None]":
+        """Do nothing more for an account, until the next hint; fires when nothing is under way."""
+        self._looked_up.pop(pubky, None)
+        ending = []
+        for one in ((pubky, False), (pubky, True)):
+            self._due.pop(one, None)
+            self._again.discard(one)
+            self._failures.pop(one, None)
+            if (working := self._working.get(one)) is not None:
+                working.cancel()
+                ending.append(working)
+        left: Deferred[None] = Deferred()  # who gives up waiting for the list of them would not learn it
+        DeferredList(ending, consumeErrors=True).addCallback(lambda _results: left.callback(None))
+        return left
+
     # --- the peer -------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -141,6 +158,7 @@ class Mirror(Service):
             self._weigh(hint)
             return
         self.failure = None
+        self.begun()
         if self._looking is not None:
             self._looking.cancel()
         looking = self._looking = Deferred.fromCoroutine(self._look())
@@ -224,8 +242,10 @@ class Mirror(Service):
 
     async def _follow(self, pubky: str, private: bool) -> None:
         """Bring one log up to date, with all its bodies."""
-        await self._look_up(pubky)
+        newest = await self._look_up(pubky)
         await self.copies.store.begin(pubky, self.peer.key, self._now())
+        if newest is not None:
+            await self.packets.learn(newest)
         await self.copies.refresh(pubky)  # from now on what is not here yet is not said to be missing
         try:
             await self.follower.catch_up(pubky, private)
@@ -238,23 +258,28 @@ class Mirror(Service):
         if left:
             self.log.info("{left} bodies of {pubky} are still missing", left=left, pubky=pubky)
 
-    async def _look_up(self, pubky: str) -> None:
+    async def _look_up(self, pubky: str) -> SignedPacket | None:
         """See now and then that the newest packet that anybody has names the peer: no packet, no copy.
 
-        Raises `PeerRefused` if it does not.
+        One that names nobody changes nothing. Returns what was found, if it was looked for. Raises `PeerRefused`.
         """
         now = self.clock.seconds()
         if self._looked_up.get(pubky, -LOOK_UP) + LOOK_UP > now:
-            return
+            return None
         newest = await self._newest_packet(PublicKey.from_z32(pubky))
-        if newest is None or homeserver_of(newest) != self.peer.key:
+        copy = self.copies.of(pubky)
+        goes_on = copy is not None and copy.primary == self.peer.key and newest is not None and home_of(newest) is None
+        if newest is None or (home_of(newest) != self.peer.key and not goes_on):
+            if newest is not None:
+                await self.packets.learn(newest)
             raise PeerRefused("no record says that the account lives there")
         self._looked_up[pubky] = now
+        return newest
 
     async def _newest_packet(self, key: PublicKey) -> SignedPacket | None:
         """The newest packet of those that we keep, the peer has, and the network has."""
         found = [
-            self._read(key, await self.packets.packet(key.z32)),
+            await self.packets.of(key.z32),
             self._read(key, await self.source.packet(key.z32)),
         ]
         try:

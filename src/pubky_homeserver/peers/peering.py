@@ -4,66 +4,131 @@ Nothing of this exists without peers in the settings.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-from attrs import define, field
+from attrs import asdict, define, field
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
 from pkarr.interfaces import INetwork
 from pkarr.keys import Keypair
+from pkarr.packet import SignedPacket
+from pubky_homeserver.claims import Claims
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
+from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
-from pubky_homeserver.interfaces import ICopyStore, ILogStore, IPacketStore
+from pubky_homeserver.interfaces import ICopyStore, ILogStore, IMoveStore
+from pubky_homeserver.packets import Packets, home_of
 from pubky_homeserver.peers.client import PeerClient
+from pubky_homeserver.peers.exchange import Exchange, Knowledge
 from pubky_homeserver.peers.following import Follower
 from pubky_homeserver.peers.mirror import Mirror
+from pubky_homeserver.peers.moving import Moving
+from pubky_homeserver.peers.neighbours import Neighbour
+from pubky_homeserver.peers.opening import Opening
+from pubky_homeserver.peers.reminding import Reminder
+from pubky_homeserver.peers.watching import Watch
 from pubky_homeserver.peers.web import PeerSite
 from pubky_homeserver.storage import Storage
+
+EPOCH = 60.0
+"""Seconds from one look at our own epoch to the next."""
 
 
 @define(eq=False)
 class Peering(Service):
     """Lets peers follow, and follows them. `agent` reaches a peer; `network` finds packets.
 
-    `follows`: whether this process keeps the copies up to date; every process serves.
+    A process without `network` serves only: another one keeps the copies up to date, and opens accounts.
     """
 
     keypair: Keypair
     peers: tuple[Peer, ...]
     logs: ILogStore
+    moves: IMoveStore
     copies: Copies
-    packets: IPacketStore
+    packets: Packets
     storage: Storage
     network: INetwork | None
     agent: Callable[[Peer], IAgent | None]
     clock: IReactorTime
     epoch: Callable[[], str]
+    knowledge: Knowledge = field(init=False)
     site: PeerSite = field(init=False)
-    mirrors: tuple[Mirror, ...] = field(init=False)
+    claims: Claims = field(init=False)
+    """What users of copies may do here."""
+    neighbours: dict[str, Neighbour] = field(init=False)
+    """The peers that can be asked, by their keys."""
+    moving: Moving | None = field(default=None, init=False)
+    watch: Watch | None = field(default=None, init=False)
+    reminder: Reminder | None = field(default=None, init=False)
+    _following_up: set[Deferred[None]] = field(factory=set, init=False)
+    # What is done about packets that were news.
+    _epoch: str = field(default="", init=False)
+    _looking: LoopingCall = field(init=False)
+    # Whether our own epoch changes.
+    _deaf: Callable[[], None] | None = field(default=None, init=False)
+    # How to hear of packets no more.
+    log: ClassVar[Logger] = Logger()
+
+    @knowledge.default
+    def _make_knowledge(self) -> Knowledge:
+        known = {peer.key: peer for peer in self.peers}
+        return Knowledge(self.packets.homeserver, known, self.logs, self.copies, self.packets)
 
     @site.default
     def _make_site(self) -> PeerSite:
-        known = {peer.key: peer for peer in self.peers}
-        key = self.keypair.public_key.z32
-        return PeerSite(key, known, self.logs, self.storage, self.packets, self.clock, self.epoch)
+        knowledge = self.knowledge
+        key, peers = knowledge.homeserver, knowledge.peers
+        return PeerSite(key, peers, self.logs, self.storage, knowledge, self.clock, self.epoch)
 
-    @mirrors.default
-    def _make_mirrors(self) -> tuple[Mirror, ...]:
+    @claims.default
+    def _make_claims(self) -> Claims:
+        return Claims(self.copies, self.moves, self.packets, self.knowledge.peers, self.clock)
+
+    @neighbours.default
+    def _make_neighbours(self) -> dict[str, Neighbour]:
         if self.network is None:
-            return ()
-        return tuple(self._mirror(peer, agent) for peer in self.peers if (agent := self._reaches(peer)) is not None)
+            return {}
+        reached = {peer: self.agent(peer) for peer in self.peers}
+        return {peer.key: self._neighbour(peer, agent) for peer, agent in reached.items() if agent is not None}
+
+    @_looking.default
+    def _make_looking(self) -> LoopingCall:
+        looking = LoopingCall(self._look_at_epoch)
+        looking.clock = self.clock
+        return looking
+
+    def __attrs_post_init__(self) -> None:
+        if self.network is None:
+            return
+        self.watch = Watch(self.storage.entries, self.packets, self.network, self.clock)
+        self.claims.look, self.claims.look_soon = self.watch.look, self.watch.look_soon
+        key, look = self.knowledge.homeserver, self.watch.look_soon
+        opening = Opening(key, self.moves, self.copies, self.packets, self.neighbours, self.clock)
+        followed = frozenset(mirror.peer.key for mirror in self.mirrors)
+        self.reminder = Reminder(self.packets, self.copies, followed, self.network, self.clock)
+        self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock)
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """Who follows the peers."""
+        return tuple(one.mirror for one in self.neighbours.values() if one.mirror is not None)
 
     def status(self) -> dict[str, object]:
-        """How it goes, for the operator: each peer that is followed, and each copy."""
+        """How it goes, for the operator: each peer that is followed, each copy, and the newest moves."""
         return {
             "peers": [
                 {"name": mirror.peer.name, "key": mirror.peer.key, "failure": mirror.failure} for mirror in self.mirrors
             ],
             "copies": [self._describe(copy) for copy in sorted(self.copies.all(), key=lambda copy: copy.pubky)],
+            "moves": [] if self.moving is None else [asdict(move) for move in self.moving.moves],
         }
 
     def _describe(self, copy: Copy) -> dict[str, object]:
@@ -74,14 +139,12 @@ class Peering(Service):
             "state": self.copies.state(copy),
             "seq": 0 if position is None else position.seq,
             "confirmed": self.copies.confirmed(copy),
+            "claimed": copy.claimed // 1_000_000,
             "used": copy.used,
             "missing": copy.missing,
         }
 
-    def _reaches(self, peer: Peer) -> IAgent | None:
-        return None if peer.follow == NONE else self.agent(peer)
-
-    def _mirror(self, peer: Peer, agent: IAgent) -> Mirror:
+    def _neighbour(self, peer: Peer, agent: IAgent) -> Neighbour:
         assert self.network is not None
         client = PeerClient(peer, self.keypair, agent, self.clock)
 
@@ -90,17 +153,79 @@ class Peering(Service):
 
         store: ICopyStore = self.copies.store
         follower = Follower(client, store, self.storage.blobs, self.clock, self.storage.inline_limit, may_keep)
-        return Mirror(peer, client, follower, self.copies, self.packets, self.network, self.clock)
+        exchange = Exchange(peer, client, self.knowledge, self.clock, self.epoch)
+        mirror = None
+        if peer.follow != NONE:
+            network, begun = self.network, exchange.begin
+            mirror = Mirror(peer, client, follower, self.copies, self.packets, network, self.clock, begun)
+        return Neighbour(peer, client, follower, exchange, mirror)
+
+    # --- packets --------------------------------------------------------------------------------------------------
+
+    def _hear(self, packet: SignedPacket, kept: Kept) -> None:
+        """A packet was news: in the next turn, for who brought it may be the one that has to stop."""
+        following = Deferred.fromCoroutine(self._follow_up(packet, kept))
+        self._following_up.add(following)
+        following.addErrback(self._end)
+        following.addBoth(lambda _none: self._following_up.discard(following))
+
+    async def _follow_up(self, packet: SignedPacket, kept: Kept) -> None:
+        await deferLater(self.clock, 0)
+        pubky, home = packet.public_key.z32, home_of(packet)
+        copy = await self.copies.refresh(pubky)
+        for key, neighbour in self.neighbours.items():
+            if self.knowledge.may_know(neighbour.peer, packet, pubky):
+                neighbour.exchange.tell(pubky)
+            if neighbour.mirror is None or home is None:
+                continue
+            if key != home:
+                neighbour.mirror.leave(pubky)
+            elif copy is not None and neighbour.peer.follows(pubky):
+                neighbour.mirror.hint(pubky, False)
+                if neighbour.peer.private:
+                    neighbour.mirror.hint(pubky, True)
+        if self.moving is not None:
+            self.moving.learn(packet, kept)
+
+    def _end(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("A packet was not followed", failure)
+
+    def _look_at_epoch(self) -> None:
+        """Show all packets again when our own store may have forgotten some."""
+        before, self._epoch = self._epoch, self.epoch()
+        if before != self._epoch:
+            for neighbour in self.neighbours.values():
+                neighbour.exchange.begin()
+
+    # --- beginning and end ----------------------------------------------------------------------------------------
 
     def startService(self) -> None:
         """Begin to follow."""
         super().startService()
-        for mirror in self.mirrors:
-            mirror.startService()
+        self._deaf = self.packets.listen(self._hear)
+        if self.moving is None or self.watch is None:
+            return
+        self.watch.startService()
+        self.moving.startService()
+        if self.reminder is not None:
+            self.reminder.startService()
+        for neighbour in self.neighbours.values():
+            if neighbour.mirror is not None:
+                neighbour.mirror.startService()
+        self._looking.start(EPOCH)
 
     def stopService(self) -> Deferred[None]:
         """Stop; fires when nothing is under way any more."""
         super().stopService()
         self.site.stop()
-        ending: list[Any] = [mirror.stopService() for mirror in self.mirrors]
+        if self._looking.running:
+            self._looking.stop()
+        if self._deaf is not None:
+            self._deaf()
+        services = [one for one in (self.moving, self.watch, self.reminder, *self.mirrors) if one is not None]
+        ending: list[Any] = [service.stopService() for service in services]
+        ending += [stopping for one in self.neighbours.values() if (stopping := one.exchange.stop()) is not None]
+        for one in [*self._following_up]:
+            one.cancel()
         return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)

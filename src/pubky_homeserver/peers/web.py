@@ -7,6 +7,7 @@
     GET accounts/<key>/<log>/entries?after=                       the files of a log, in byte order of their paths
     GET accounts/<key>/<log>/body?path=&hash=                     a body; 410 if it is not here any more
     GET packets/<key>                                             the newest signed packet of an account, as at relays
+    POST packets                                                  packets that are shown: what became of each, and ours
 
 `log` is `pub` or `priv`; `digest` and `hash` are padded base64. Every request is signed (`peers/signatures.py`): 403
 for who is no peer. What is not offered is 404, like the unknown. A log is offered by its primary; by a homeserver that
@@ -21,26 +22,24 @@ be compared. Anything else is 409: one of the two has lost something.
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from attrs import define, evolve, field, frozen
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from pkarr.keys import SIGNATURE_LENGTH, PublicKey
-from pkarr.packet import SignedPacket
-from pkarr.timestamps import LENGTH as TIMESTAMP_LENGTH
-from pubky_homeserver.core.authority import homeserver_of
 from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Offered, Position
 from pubky_homeserver.core.digests import EMPTY
 from pubky_homeserver.core.errors import Forbidden, InvalidRequest, NotFound, NotHereYet, Refused
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.peers import Peer
-from pubky_homeserver.interfaces import ILogStore, IPacketStore
+from pubky_homeserver.interfaces import ILogStore
+from pubky_homeserver.packets import home_of
 from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.changes import Changes
-from pubky_homeserver.peers.signatures import LONGEST, BadSignature, Head, verify
+from pubky_homeserver.peers.exchange import FEATURE, Knowledge
+from pubky_homeserver.peers.signatures import LONGEST, BadSignature, Head, Signed, verify
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.web.answers import answer_with, refuse, refuse_method
 from pubky_homeserver.web.queries import pairs_of, whole_number
@@ -49,10 +48,12 @@ from pubky_homeserver.web.routes import Route, route
 from pubky_homeserver.web.sending import send_entry
 from pubky_homeserver.web.texts import PLAIN
 
+T = TypeVar("T")
+
 ROOT = "/peer/v1/"
 
 VERSION = 1
-FEATURES = ("accounts", "changes", "entries", "events", "bodies", "packets")
+FEATURES = ("accounts", "changes", "entries", "events", "bodies", "packets", FEATURE)
 """What a peer may ask for."""
 
 PAGE = 250
@@ -64,14 +65,13 @@ MAX_BODIES = 1 << 20
 STEP = 100
 """Events read from the store at a time: with the largest bodies, some 6 MiB."""
 
-_TERM = slice(SIGNATURE_LENGTH, SIGNATURE_LENGTH + TIMESTAMP_LENGTH)  # of a packet
-
 
 @frozen
 class Asked:
     """A request of a peer, once it is known whose it is."""
 
     peer: Peer
+    signed: Signed
     query: Mapping[str, str]
     pubky: str = ""
     """The account that it is about."""
@@ -106,7 +106,8 @@ class PeerSite:
     """By their keys."""
     logs: ILogStore
     storage: Storage
-    packets: IPacketStore
+    knowledge: Knowledge
+    """Of packets."""
     clock: IReactorTime
     epoch: Callable[[], str]
     """A text that is another one after the store was restarted, restored, or failed over."""
@@ -123,6 +124,7 @@ class PeerSite:
         self._changes = Changes(self.storage.entries, self.clock, self.epoch)
         app = self.app
         self._exact = {name: route(app, {"GET": name}) for name in ("hello", "accounts", "changes")}
+        self._exact["packets"] = route(app, {"POST": "shown"})
         self._of_log = {name: route(app, {"GET": name}) for name in ("events", "entries", "body")}
         self._packet = route(app, {"GET": "packet"})
 
@@ -130,7 +132,7 @@ class PeerSite:
         """Answer one request."""
         _dress(request, False)
         try:
-            peer = self._sender(request)
+            signed = self._signed(request)
             found, pubky, private = self._find(request.path[len(ROOT) :])
         except Refused as refusal:
             refuse(request, refusal, _dress)
@@ -139,25 +141,36 @@ class PeerSite:
         if handler is None:
             refuse_method(request, found.allow, _dress)
             return
-        asked = Asked(peer, dict(pairs_of(request.query)), pubky, private)
+        asked = Asked(self.peers[signed.sender], signed, dict(pairs_of(request.query)), pubky, private)
         await answer_with(request, handler(request, asked), _dress)
 
     def stop(self) -> None:
         """End the streams."""
         self._changes.stop()
 
-    def _sender(self, request: Request) -> Peer:
-        """Who asks. Raises `Forbidden`."""
+    def _signed(self, request: Request) -> Signed:
+        """Who asks, and for what. Raises `Forbidden`."""
         fields = {
             name: [value.decode("latin-1") for value in request.headers_named(name.encode("ascii"))] for name in LONGEST
         }
         target = request.path + (b"?" + request.query if request.query else b"")
         head = Head(request.method.decode("ascii"), target.decode("latin-1"), fields, request.body_if_any is not None)
         try:
-            return self.peers[verify(head, self.key, self.peers, self.clock.seconds()).sender]
+            return verify(head, self.key, self.peers, self.clock.seconds())
         except BadSignature as error:
             self.log.debug("A peer's request is refused: {reason}", reason=str(error))
             raise Forbidden(str(error)) from None
+
+    async def _posted(self, request: Request, asked: Asked, read: Callable[[bytes], T], most: int) -> T:
+        """What a peer sends. Raises `InvalidRequest`, `Forbidden` for another body than was signed, `BodyTooLarge`."""
+        body = await request.read(most)
+        try:
+            asked.signed.check(body)
+            return read(body)
+        except BadSignature as error:
+            raise Forbidden(str(error)) from None
+        except messages.Malformed as error:
+            raise InvalidRequest(f"Not as it must be: {error}") from None
 
     def _find(self, path: bytes) -> tuple[Route, str, bool]:
         """What a path is about: route, account, whether it is the private log. Raises `NotFound`."""
@@ -209,12 +222,13 @@ class PeerSite:
         return Offered(pubky, term, _seen(public, peer), private if peer.private else None)
 
     async def _home(self, pubky: str) -> tuple[str, int]:
-        """Where an account that is known here lives, and the time of the packet that says so (0: none does)."""
-        payload = await self.packets.packet(pubky)
-        if payload is None:
-            return self.key, 0
-        packet = SignedPacket.from_relay_payload(PublicKey.from_z32(pubky), payload)
-        return homeserver_of(packet) or self.key, int.from_bytes(payload[_TERM], "big")
+        """Where an account that is known here lives, and the time of the packet that says so (0: none does).
+
+        A packet that names nobody changes nothing: who lived here does so still, and of a copy we cannot say.
+        """
+        packet = await self.knowledge.packets.of(pubky)
+        default = self.key if self.knowledge.copies.of(pubky) is None else ""
+        return (default, 0) if packet is None else (home_of(packet) or default, packet.timestamp)
 
     @app.route("/peer/v1/changes", methods=["GET"])
     async def changes(self, request: Request, asked: Asked) -> None:
@@ -237,11 +251,17 @@ class PeerSite:
     @app.route("/peer/v1/packets/<pubky>", methods=["GET"])
     async def packet(self, request: Request, asked: Asked) -> bytes:
         """The newest signed packet of an account that is offered. 200; 404."""
-        payload = await self.packets.packet(asked.pubky) if asked.peer.may_read(asked.pubky, False) else None
-        if payload is None:
+        packet = await self.knowledge.packets.of(asked.pubky)
+        if packet is None or not self.knowledge.may_know(asked.peer, packet, asked.pubky):
             raise NotFound
         request.setHeader(b"Content-Type", b"application/pkarr.org/relays#payload")
-        return payload
+        return packet.relay_payload
+
+    @app.route("/peer/v1/packets", methods=["POST"])
+    async def shown(self, request: Request, asked: Asked) -> bytes:
+        """Learn packets, and say what became of each. 200; 400, 403, 413."""
+        packets = await self._posted(request, asked, messages.read_packets, messages.MAX_SHOWN)
+        return _json(request, messages.pack_shown(await self.knowledge.take(asked.peer, packets)))
 
     # --- a log ----------------------------------------------------------------------------------------------------
 
@@ -329,14 +349,13 @@ class PeerSite:
         return b"This body is not here"
 
     async def _standing(self, asked: Asked) -> LogStanding:
-        """Where a log that the peer may read stands. Raises `NotFound`."""
-        if not asked.peer.may_read(asked.pubky, asked.private):
+        """Where a log that the peer may read stands: the account's homeserver may read all. Raises `NotFound`."""
+        home, _ = await self._home(asked.pubky)
+        is_offered = home == self.key and asked.peer.may_read(asked.pubky, asked.private)
+        if not is_offered and home != asked.peer.key:
             raise NotFound
         standing = await self.logs.standing(asked.pubky, asked.private)
         if standing is None:
-            raise NotFound
-        home, _ = await self._home(asked.pubky)
-        if home not in (self.key, asked.peer.key):
             raise NotFound
         return standing
 

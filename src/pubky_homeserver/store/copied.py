@@ -289,13 +289,13 @@ class MemoryCopies:
 
     async def missing(self, pubky: str, after: str, limit: int) -> list[Entry]:
         """See `ICopyStore`."""
-        files = self.files(pubky)
+        files = self._held(pubky)
         entries = [files.entries[path] for path in files.after(after)] if files else []
         return [entry for entry in entries if _is_bare(entry)][: min(limit, STEP)]
 
     async def fill(self, pubky: str, entry: Entry) -> bool:
         """See `ICopyStore`."""
-        files = self.files(pubky)
+        files = self._held(pubky)
         old = files.entries.get(entry.path) if files else None
         if files is None or old is None or not _names(old, entry) or _is_bare(entry):
             return False
@@ -304,6 +304,11 @@ class MemoryCopies:
         files.keep(evolve(old, body=entry.body, blob=entry.blob))
         self.blobs.use(entry)
         return True
+
+    def _held(self, pubky: str) -> Files | None:
+        """The files of a copy, or else of an account."""
+        home = self.homes.get(pubky)
+        return self.files(pubky) or (home.files if home else None)
 
     async def forget(self, pubky: str, limit: int) -> bool:
         """See `ICopyStore`."""

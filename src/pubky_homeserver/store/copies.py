@@ -197,7 +197,8 @@ class RedisCopies:
     async def missing(self, pubky: str, after: str, limit: int) -> list[Entry]:
         """See `ICopyStore`."""
         redis, limit = self.redis(), min(limit, STEP)
-        if not int(await redis.call("HGET", schema.copy(pubky), "missing") or 0):
+        counters = [("HGET", key, "missing") for key in (schema.copy(pubky), schema.account(pubky))]
+        if not any(int(missing or 0) for missing in await redis.pipeline(counters)):
             return []
         found: list[Entry] = []
         bound = f"({after}\1" if after else "-"
@@ -217,7 +218,8 @@ class RedisCopies:
             return False
         words = entry.path, entry.content_hash, entry.length, kind, body, schema.BLOBS
         with nullcontext() if self.remembered is None else self.remembered.writing(pubky, entry.path):
-            return bool(await self.redis().run("fill", (schema.copy(pubky), schema.entries(pubky)), words))
+            keys = schema.copy(pubky), schema.entries(pubky), schema.account(pubky)
+            return bool(await self.redis().run("fill", keys, words))
 
     async def forget(self, pubky: str, limit: int) -> bool:
         """See `ICopyStore`."""

@@ -21,6 +21,7 @@ from pubky_homeserver.web.cors import add_cors, answer_options
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.json_bodies import misfit, read_json
 from pubky_homeserver.web.mirrors import Mirrors
+from pubky_homeserver.web.moves import Moves
 from pubky_homeserver.web.queries import DEFAULT_LIMIT, MAX_LIMIT, pairs_of
 from pubky_homeserver.web.records import RECORDS, NetworkRecords, NoNetworks
 from pubky_homeserver.web.request import Request
@@ -143,6 +144,8 @@ class AdminSite:
     """What the networks know; None if another process asks them."""
     mirrors: Mirrors = field(factory=Mirrors)
     """The copies of other homeservers' accounts."""
+    moves: Moves = field(factory=Moves)
+    """Accounts that come here."""
     _open: dict[bytes, Route] = field(init=False)
     # Raw path → its route, for everybody.
     _guarded: dict[bytes, Route] = field(init=False)
@@ -164,6 +167,8 @@ class AdminSite:
             b"/generate_signup_token": route(admin, generate, separator=b", "),
             b"/signup_tokens": route(admin, {"GET": "tokens", "HEAD": "tokens"}),
             b"/mirrors": route(self.mirrors.app, {"GET": "show", "HEAD": "show"}),
+            b"/mirrors/open": route(self.moves.app, {"POST": "open_now"}),
+            b"/mirrors/check": route(self.moves.app, {"GET": "check_all"}),
         }
         records = (self.records or NoNetworks()).app
         self._guarded[b"/record/publish"] = route(records, {"POST": "publish_now"})

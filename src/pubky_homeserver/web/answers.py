@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from pubky_homeserver.core.errors import BodyTooLarge, InvalidBoolean, Refused, StreamBroken
+from pubky_homeserver.core.errors import BodyTooLarge, InvalidBoolean, NotPrimary, Refused, StreamBroken
 from pubky_homeserver.web import request as http
 from pubky_homeserver.web.errors import retry_after, status_of
 from pubky_homeserver.web.request import Request
@@ -54,6 +54,9 @@ def refuse(request: Request, refusal: Refused, dress: Dress) -> None:
     if seconds is not None:
         request.setHeader(b"Retry-After", b"%d" % seconds)
     dress(request, True)
+    if isinstance(refusal, NotPrimary):
+        request.setHeader(b"Pubky-Primary", refusal.primary.encode("ascii"))
+        request.setHeader(b"Cache-Control", b"no-store")
     request.finish_with(str(refusal).encode())
 
 

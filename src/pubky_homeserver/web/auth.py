@@ -8,6 +8,7 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.core.capabilities import has_root
 from pubky_homeserver.core.errors import InvalidRequest, InvalidSignupToken, NoSession, Unauthorized
 from pubky_homeserver.core.tokens import (
     check_signup_token,
@@ -17,6 +18,7 @@ from pubky_homeserver.core.tokens import (
 )
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.sessions import Sessions, SignedIn
+from pubky_homeserver.web.arrivals import Arrivals
 from pubky_homeserver.web.credentials import Credentials
 from pubky_homeserver.web.limits import RequestLimit
 from pubky_homeserver.web.queries import pairs_of
@@ -38,6 +40,7 @@ class Auth:
     clock: IReactorTime
     token_limit: RequestLimit
     metrics: ServerMetrics
+    arrivals: Arrivals
     app: ClassVar[Klein] = Klein()
 
     @app.route("/signup", methods=["POST"])
@@ -50,16 +53,18 @@ class Auth:
             check_signup_token(token)
         accepted = await self.sessions.accept(body)
         signed_in = self.sessions.begin(accepted)
-        await self.accounts.sign_up(accepted.pubky, signed_in.session, token)
+        is_root = has_root(accepted.capabilities)
+        await self.arrivals.sign_up(request, accepted.pubky, signed_in.session, token, is_root)
         self.metrics.signups.inc()
         return self._welcome(request, signed_in, host)
 
     @app.route("/session", methods=["POST"])
     async def sign_in(self, request: Request, target: Target) -> bytes:
-        """Begin a session with a sign-in token. 200 with session record and cookie; 400, 404."""
+        """Begin a session with a sign-in token. 200 with session record and cookie; 400, 404, 421, 503."""
         host = _host(request)
         accepted = await self.sessions.accept(await request.read(MAX_BODY))
-        return self._welcome(request, await self.sessions.sign_in(accepted), host)
+        signed_in = await self.arrivals.sign_in(accepted.pubky, lambda: self.sessions.sign_in(accepted))
+        return self._welcome(request, signed_in, host)
 
     @app.route("/session", methods=["GET", "HEAD"])
     async def session(self, request: Request, target: Target) -> bytes:

@@ -12,9 +12,10 @@ from functools import partial
 
 from attrs import frozen
 
+from pubky_homeserver.claims import Claims
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
-from pubky_homeserver.core.errors import DirectoryNotFound, NotFound, NotHereYet, NotPrimary
+from pubky_homeserver.core.errors import DirectoryNotFound, NotFound, NotHereYet, Refused
 from pubky_homeserver.core.paths import is_directory, is_public
 from pubky_homeserver.web.answers import Dress, answer_with, refuse, refuse_method
 from pubky_homeserver.web.credentials import NOBODY
@@ -33,18 +34,28 @@ class CopiedFiles:
     """The files of copies. `exposed`: the fields that scripts may read of any answer."""
 
     copies: Copies
+    claims: Claims
     exposed: bytes
 
-    async def answer(self, request: Request, target: Target, copy: Copy, found: Route, dress: Dress) -> None:
-        """Answer one request about a copy, as `found` does for accounts; `dress` is what those carry."""
+    async def answer(self, request: Request, target: Target, copy: Copy, found: Route, dress: Dress) -> bool:
+        """Answer one request about a copy, as `found` does for accounts; `dress` is what those carry.
+
+        False, and nothing happened, if it is an account by now: the request waited for that.
+        """
         dress = partial(self._dress, dress, copy)
         if request.method not in found.methods:
             refuse_method(request, found.allow, dress)
-        elif request.method not in READS:
-            refuse(request, NotPrimary(copy.primary), dress)
-        else:
-            dress(request, False)
-            await answer_with(request, self._read(request, target, copy, found), dress)
+            return True
+        if request.method not in READS or (copy.claimed and target.private):
+            try:
+                await self.claims.settle(copy.pubky)
+            except Refused as refusal:
+                refuse(request, refusal, dress)
+                return True
+            return False
+        dress(request, False)
+        await answer_with(request, self._read(request, target, copy, found), dress)
+        return True
 
     async def _read(self, request: Request, target: Target, copy: Copy, found: Route) -> bytes | None:
         """Read as somebody who is not signed in, whatever they show: sessions are the primary's business."""
@@ -63,9 +74,13 @@ class CopiedFiles:
         request.setHeader(b"Access-Control-Expose-Headers", self.exposed + b"," + EXPOSED)
         request.setHeader(b"Pubky-Role", b"mirror")
         request.setHeader(b"Pubky-Primary", copy.primary.encode("ascii"))
-        seq = copy.public.position.seq if copy.public.position is not None else 0
-        confirmed = self.copies.confirmed(copy)
-        state = self.copies.state(copy).encode("ascii")
-        request.setHeader(b"Pubky-Mirror", b"seq=%d; confirmed=%d; state=%b" % (seq, confirmed, state))
+        request.setHeader(b"Pubky-Mirror", age_of(self.copies, copy))
         if request.method not in READS:
             request.setHeader(b"Cache-Control", b"no-store")
+
+
+def age_of(copies: Copies, copy: Copy) -> bytes:
+    """What `Pubky-Mirror` says: how new a copy is."""
+    seq = copy.public.position.seq if copy.public.position is not None else 0
+    state = copies.state(copy).encode("ascii")
+    return b"seq=%d; confirmed=%d; state=%b" % (seq, copies.confirmed(copy), state)

@@ -33,6 +33,7 @@ STATUS: dict[type[errors.Refused], int] = {
     errors.StoreAway: 503,
     errors.RevocationsAway: 503,
     errors.NotHereYet: 503,
+    errors.NotOpenYet: 503,
     errors.NotThisProcess: 503,
     errors.QuotaExceeded: 507,
     errors.StorageFull: 507,
@@ -43,7 +44,12 @@ RETRY_AFTER = 1
 """Seconds that a client is asked to wait while the store is away: Redis is back as soon as it has read its files."""
 
 
-_PASSING = (errors.StoreAway, errors.RevocationsAway, errors.NotHereYet)  # what may be over in a moment
+_PASSING = (
+    errors.StoreAway,
+    errors.RevocationsAway,
+    errors.NotHereYet,
+    errors.NotOpenYet,
+)  # what may be over in a moment
 
 
 def status_of(refusal: errors.Refused) -> int:

@@ -13,6 +13,7 @@ from pubky_homeserver.core.records import KeptGrant, Session
 from pubky_homeserver.core.tokens import check_signup_token
 from pubky_homeserver.grants import Grants
 from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.web.arrivals import Arrivals
 from pubky_homeserver.web.credentials import Credentials
 from pubky_homeserver.web.json_bodies import read_texts
 from pubky_homeserver.web.queries import pairs_of
@@ -32,6 +33,7 @@ class GrantAuth:
     grants: Grants
     credentials: Credentials
     metrics: ServerMetrics
+    arrivals: Arrivals
     app: ClassVar[Klein] = Klein()
 
     @app.route("/auth/grant/signup", methods=["POST"])
@@ -44,15 +46,16 @@ class GrantAuth:
         if tokens:
             check_signup_token(tokens[0])
         accepted = await self.grants.accept_signup(grant, proof)
-        await self.accounts.sign_up(accepted.pubky, None, tokens[0] if tokens else None)
+        await self.arrivals.sign_up(request, accepted.pubky, None, tokens[0] if tokens else None)
         self.metrics.signups.inc()
         request.setResponseCode(204)
         return b""
 
     @app.route("/auth/grant/session", methods=["POST"])
     async def sign_in(self, request: Request, target: Target) -> bytes:
-        """Exchange a grant for a bearer, which replaces the one before. 200 as JSON; 400, 401, 403, 404, 415, 422."""
-        borne = await self.grants.exchange(*await _signed_note(request))
+        """Exchange a grant for a bearer, which replaces the one before. 200 as JSON; 400 to 404, 415, 421, 422, 503."""
+        accepted = await self.grants.accept(*await _signed_note(request))
+        borne = await self.arrivals.sign_in(accepted.pubky, lambda: self.grants.exchange(accepted))
         session = self._describe(borne.session, self.grants.clock.seconds())
         return json_body(request, {"token": borne.bearer, "session": session})
 

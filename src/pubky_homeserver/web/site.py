@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.accounts import Accounts
-from pubky_homeserver.copies import Copies
+from pubky_homeserver.claims import Claims
 from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.feed import Feed
 from pubky_homeserver.grants import Grants
@@ -25,6 +25,7 @@ from pubky_homeserver.revocations import Revocations
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.web.answers import Dress, answer_with, refuse, refuse_method
+from pubky_homeserver.web.arrivals import Arrivals
 from pubky_homeserver.web.auth import Auth
 from pubky_homeserver.web.copies import CopiedFiles
 from pubky_homeserver.web.cors import add_cors, answer_options
@@ -183,10 +184,10 @@ class ClientSite:
         dress = _DRESSES[target.legacy, target.private]
         if not target.legacy and request.method in (b"LOCK", b"UNLOCK"):
             dress = partial(_dress_lock, dress)
-        copied = self.copied
-        if copied is not None and (copy := copied.copies.of(target.tenant)) is not None:
-            await copied.answer(request, target, copy, found, dress)
-            return
+        if self.copied is not None and (copy := self.copied.copies.of(target.tenant)) is not None:
+            is_answered = await self.copied.answer(request, target, copy, found, dress)
+            if is_answered:
+                return
         dress(request, False)
         await answer_with(request, self._handle_storage(request, target, found, dress), dress)
 
@@ -218,16 +219,17 @@ def client_site(
     clock: IReactorTime,
     homeserver: str,
     websites: bool = True,
-    copies: Copies | None = None,
+    claims: Claims | None = None,
     peers: Answer | None = None,
 ) -> ClientSite:
     """The client API over the rooms that do the work. `websites`: whether users' sites are shown."""
     credentials = Credentials(sessions, grants)
     token_limit = RequestLimit(SIGNUP_TOKEN_REQUESTS, 60.0, clock)
+    arrivals = Arrivals(accounts, claims)
     return ClientSite(
         Home((*FEATURES, "websites") if websites else FEATURES),
-        Auth(accounts, sessions, credentials, clock, token_limit, metrics),
-        GrantAuth(accounts, grants, credentials, metrics),
+        Auth(accounts, sessions, credentials, clock, token_limit, metrics, arrivals),
+        GrantAuth(accounts, grants, credentials, metrics, arrivals),
         Files(storage),
         FileLocks(locks),
         Events(feed, credentials, Revocations(sessions.store), clock, metrics),
@@ -235,7 +237,7 @@ def client_site(
         metrics,
         Websites(accounts, storage) if websites else None,
         homeserver,
-        CopiedFiles(copies, EXPOSED) if copies is not None else None,
+        CopiedFiles(claims.copies, claims, EXPOSED) if claims is not None else None,
         peers,
     )
 

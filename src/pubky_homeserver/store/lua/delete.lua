@@ -21,6 +21,9 @@ end
 
 -- First what frees memory: Redis lets a script that has begun to write go on when its memory is full.
 remove(keys.entries, old)
+if old.kind == NEITHER then
+  redis.call('HINCRBY', keys.account, 'missing', -1)
+end
 if old.blob then
   retire(graces, old.blob, grace)
 end

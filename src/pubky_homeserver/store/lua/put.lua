@@ -29,6 +29,9 @@ local member = path .. '\0' .. pack(kind, mark, stat, account.seq + 1, content_t
 redis.call('ZADD', keys.entries, 0, member)
 if old then
   remove(keys.entries, old)
+  if old.kind == NEITHER then
+    redis.call('HINCRBY', keys.account, 'missing', -1)
+  end
   if old.blob then
     retire(graces, old.blob, grace)
   end

@@ -1,0 +1,138 @@
+"""Whether those who write here still live here: their newest records are looked up.
+
+A user who moves tells no homeserver, but publishes a record. The peers that keep copies pass it on; for all others it
+must be looked for, and most of all for those who write: every write that the old homeserver takes after the move is one
+that the new one lacks. So whoever wrote since the last look is looked up, a few in a second.
+"""
+
+from collections import OrderedDict
+from typing import ClassVar
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from pkarr.interfaces import INetwork, NetworkError, Policy
+from pkarr.keys import PublicKey
+from pubky_homeserver.core.errors import Refused
+from pubky_homeserver.interfaces import IEntryStore
+from pubky_homeserver.packets import Packets
+
+EACH = 1.0
+"""Seconds from one handful of look-ups to the next."""
+
+HANDFUL = 5
+"""Look-ups that are begun at a time."""
+
+AT_ONCE = 12
+"""Look-ups under way, at most: as many as the republisher has."""
+
+AGAIN = 10.0
+"""Seconds, at least, between two look-ups of an account."""
+
+PAGE = 500
+"""Events read at a time."""
+
+SCANNED = 100
+"""Accounts that wait, and are looked at for whether it is their turn, at a time."""
+
+MOST = 100_000
+"""Accounts that wait, and accounts of which it is known when they were looked up."""
+
+
+@define(eq=False)
+class Watch(Service):
+    """Looks up those who write, from its start on."""
+
+    entries: IEntryStore
+    packets: Packets
+    network: INetwork
+    clock: IReactorTime
+    _due: "OrderedDict[str, None]" = field(factory=OrderedDict, init=False)
+    # Accounts that were written since they were looked up, the first ones first.
+    _looked: "OrderedDict[str, float]" = field(factory=OrderedDict, init=False)
+    # Account → when it was looked up (seconds), the longest ago first.
+    _working: set[Deferred[None]] = field(factory=set, init=False)
+    _last: int | None = field(default=None, init=False)
+    # The newest event that was seen; None before the first.
+    _loop: LoopingCall = field(init=False)
+    log: ClassVar[Logger] = Logger()
+
+    @_loop.default
+    def _make_loop(self) -> LoopingCall:
+        loop = LoopingCall(lambda: Deferred.fromCoroutine(self._tick()))
+        loop.clock = self.clock
+        return loop
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        self._loop.start(EACH, now=False)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop; fires when nothing is under way any more."""
+        super().stopService()
+        if self._loop.running:
+            self._loop.stop()
+        ending = [*self._working]
+        for one in ending:
+            one.cancel()
+        return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
+
+    async def look(self, pubky: str) -> None:
+        """Look up one account now, and learn what is found; never fails."""
+        self._looked[pubky] = self.clock.seconds()
+        self._looked.move_to_end(pubky)
+        while len(self._looked) > MOST:
+            self._looked.popitem(last=False)
+        try:
+            packet = await self.network.resolve(PublicKey.from_z32(pubky), Policy.NETWORK_ONLY)
+            if packet is not None:
+                await self.packets.learn(packet)
+        except (NetworkError, Refused) as error:
+            self.log.debug("{pubky} could not be looked up: {error}", pubky=pubky, error=error)
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("{pubky} could not be looked up", pubky=pubky)
+
+    def look_soon(self, pubky: str) -> None:
+        """Begin to."""
+        working = Deferred.fromCoroutine(self.look(pubky))
+        self._working.add(working)
+        working.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        working.addBoth(self._finish, working)
+
+    async def _tick(self) -> None:
+        try:
+            await self._read()
+        except Refused as error:
+            self.log.debug("What was written cannot be read: {reason}", reason=str(error))
+        except Exception:  # the loop would end for good
+            self.log.failure("Nobody sees who writes")
+        hands = min(HANDFUL, AT_ONCE - len(self._working))
+        for _ in range(min(SCANNED, len(self._due))):
+            pubky, _none = self._due.popitem(last=False)
+            if not hands or self._looked.get(pubky, -AGAIN) + AGAIN > self.clock.seconds():
+                self._due[pubky] = None
+                continue
+            hands -= 1
+            self.look_soon(pubky)
+
+    async def _read(self) -> None:
+        """See who wrote."""
+        if self._last is None:
+            self._last = await self.entries.last_event_id()
+        events = await self.entries.events(self._last, PAGE, True)
+        if not events:
+            return
+        self._last = events[-1].id
+        for event in events:
+            if len(self._due) < MOST:
+                self._due[event.pubky] = None
+
+    def _finish(self, _result: object, working: Deferred[None]) -> None:
+        self._working.discard(working)

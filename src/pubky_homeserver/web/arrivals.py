@@ -1,0 +1,47 @@
+"""Sign-up and sign-in where the account may be a copy of another homeserver's."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.claims import Claims
+from pubky_homeserver.core.errors import NotFound, NotPrimary
+from pubky_homeserver.core.records import Session
+from pubky_homeserver.web.copies import age_of
+from pubky_homeserver.web.request import Request
+
+T = TypeVar("T")
+
+
+@frozen
+class Arrivals:
+    """Lets people in. `claims`: what users of copies may do; None if there are no copies."""
+
+    accounts: Accounts
+    claims: Claims | None
+
+    async def sign_up(
+        self, request: Request, pubky: str, session: Session | None, token: str | None, is_root: bool = True
+    ) -> None:
+        """Make an account, or claim the copy of one: then the answer says how new that is.
+
+        Raises what `IAccountStore.sign_up` raises.
+        """
+        claim = None if self.claims is None else await self.claims.rule(pubky, is_root)
+        await self.accounts.sign_up(pubky, session, token, claim)
+        copy = None if self.claims is None else await self.claims.begin(pubky)
+        if copy is not None and self.claims is not None:
+            request.setHeader(b"Pubky-Mirror", age_of(self.claims.copies, copy))
+
+    async def sign_in(self, pubky: str, begin: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
+        """Begin a session. Raises what `begin` raises, but for a copy as `Claims.settle`."""
+        try:
+            return await begin()
+        except (NotFound, NotPrimary):
+            if self.claims is None or await self.claims.copies.refresh(pubky) is None:
+                raise
+        await self.claims.settle(pubky)
+        return await begin()

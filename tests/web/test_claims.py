@@ -1,0 +1,190 @@
+"""Sign-up where a copy of the account is: who may, what it changes, and what waits for the user's record."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_twisted
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from pkarr.builder import Builder
+from pkarr.keys import Keypair
+from pubky_homeserver.claims import WAIT
+from pubky_homeserver.copies import Copies
+from pubky_homeserver.core.copies import LogStanding, Position, Reign
+from pubky_homeserver.core.digests import EMPTY
+from pubky_homeserver.core.peers import Claim, Peer
+from pubky_homeserver.core.quotas import UserQuota
+from pubky_homeserver.core.tokens import sign_auth_token
+from pubky_homeserver.store.memory import MemoryStore
+from tests.web.client import Answer
+from tests.web.served import HOMESERVER, Served, served
+from tests.web.sockets import turns
+
+PRIMARY = Keypair(b"\x08" * 32).public_key.z32
+USER = Keypair(b"\x01" * 32)
+LOG_ID = "ab" * 16
+
+
+@define
+class Copied:
+    """A homeserver at which somebody's account is a copy, with no files."""
+
+    home: Served
+    store: MemoryStore
+    pubky: str = USER.public_key.z32
+
+    async def sign(self, path: str, capabilities: str = "/:rw", token: str | None = None) -> Answer:
+        """The user signs up or in."""
+        self.home.clock.advance(0.001)
+        body = sign_auth_token(USER, capabilities, int(self.home.clock.seconds() * 1_000_000))
+        return await self.home.ask("POST", path + ("" if token is None else f"?signup_token={token}"), body=body)
+
+    async def ask(self, method: str, path: str, cookie: str = "", body: bytes | None = None) -> Answer:
+        """One request about the account, while time passes."""
+        headers = {"Cookie": cookie} if cookie else {}
+        asking = Deferred.fromCoroutine(self.home.ask(method, f"/storage/{self.pubky}{path}", headers, body))
+        while not asking.called:
+            await turns(5)
+            self.home.clock.advance(0.25)
+        return await asking
+
+    async def name(self, homeserver: str, timestamp: int = 1) -> None:
+        """The user's record comes."""
+        packet = Builder().https("_pubky", 0, homeserver).sign(USER, timestamp)
+        assert self.home.claims is not None
+        await self.home.claims.packets.learn(packet)
+
+    async def open(self) -> None:
+        """The account opens here."""
+        packet = await self.store.packets.packet(self.pubky)
+        assert packet is not None
+        assert await self.store.moves.open(self.pubky, packet, int(self.home.clock.seconds() * 1_000_000))
+
+
+@asynccontextmanager
+async def copied(claim: Claim = Claim.ALLOW) -> AsyncIterator[Copied]:
+    """Such a homeserver."""
+    stores: list[MemoryStore] = []
+
+    def copies(clock: Clock) -> Copies:
+        return Copies(stores[0].copies, clock)
+
+    clock = Clock()
+    stores.append(MemoryStore(clock))
+    peers = {PRIMARY: Peer("alice", PRIMARY, claim=claim)}
+    async with served(store=stores[0], copies=copies, trusting=peers) as home:
+        stores[0].clock = home.clock
+        store, pubky = stores[0], USER.public_key.z32
+        standing = LogStanding(Position(LOG_ID, 0, 0, EMPTY), (Reign(LOG_ID, 1),), 0)
+        await store.copies.begin(pubky, PRIMARY, 1)
+        await store.copies.begin_list(pubky, False, standing)
+        assert await store.copies.end_list(pubky, False, standing)
+        assert home.copies is not None
+        await home.copies.load()
+        yield Copied(home, store)
+
+
+def cookie_of(answer: Answer) -> str:
+    """What a client keeps of a sign-up."""
+    return (answer.header("set-cookie") or "").partition(";")[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_claim_moves_nothing() -> None:
+    """The sign-up works and says how new the copy is; a write waits, and is told to come back."""
+    async with copied() as one:
+        answer = await one.sign("/signup")
+        assert answer.status == 200
+        assert answer.header("pubky-mirror") == "seq=0; confirmed=0; state=stale"
+        cookie = cookie_of(answer)
+        assert (await one.sign("/session")).status == 200
+        for method, path in (("PUT", "/pub/a"), ("DELETE", "/pub/a"), ("GET", "/priv/a")):
+            before = one.home.clock.seconds()
+            answer = await one.ask(method, path, cookie, b"x" if method == "PUT" else None)
+            assert (answer.status, answer.header("retry-after")) == (503, "1"), method
+            assert one.home.clock.seconds() - before >= WAIT
+        assert (await one.ask("GET", "/pub/a")).status == 404
+        assert (await one.sign("/signup")).status == 409
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_write_that_waits_goes_through() -> None:
+    """When the account opens while a write waits, the write is done here."""
+    async with copied() as one:
+        cookie = cookie_of(await one.sign("/signup"))
+        await one.name(HOMESERVER)
+        waiting = Deferred.fromCoroutine(one.ask("PUT", "/pub/a", cookie, b"one"))
+        await turns(30)
+        assert not waiting.called
+        await one.open()
+        assert (await waiting).status == 201
+        assert (await one.ask("GET", "/pub/a")).body == b"one"
+        assert (await one.ask("GET", "/pub/a")).header("pubky-role") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_session_for_less_than_everything_claims_nothing() -> None:
+    """Sign-in tokens are for no homeserver in particular: one that an app got must not move an account."""
+    async with copied() as one:
+        assert (await one.sign("/signup", "/pub/app/:rw")).status == 409
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_operator_allows() -> None:
+    """`deny`: 409 as ever. `token`: with a signup token of this homeserver, though others need none."""
+    async with copied(Claim.DENY) as one:
+        assert (await one.sign("/signup")).status == 409
+    async with copied(Claim.TOKEN) as one:
+        assert (await one.sign("/signup")).status == 400
+        token = await one.home.accounts.new_signup_token(UserQuota())
+        assert (await one.sign("/signup", token=token.token)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/session"])
+@pytest_twisted.ensureDeferred
+async def test_sign_in_is_for_the_primary(path: str) -> None:
+    """Nobody signs in at a copy: 421, and where the account lives."""
+    async with copied() as one:
+        answer = await one.sign(path)
+        assert (answer.status, answer.header("pubky-primary")) == (421, PRIMARY)
+        assert answer.header("cache-control") == "no-store"
+        assert (await one.home.ask("GET", "/session", {"pubky-host": one.pubky})).status == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_record_is_looked_up_before_a_write_is_sent_away() -> None:
+    """What is known may be old: the network is asked, once a minute at most."""
+    async with copied() as one:
+        looks: list[str] = []
+
+        async def look(pubky: str) -> None:
+            looks.append(pubky)
+            if len(looks) == 2:
+                await one.name(HOMESERVER)
+
+        assert one.home.claims is not None
+        one.home.claims.look = look
+        assert (await one.ask("PUT", "/pub/a", body=b"x")).status == 421
+        assert (await one.ask("PUT", "/pub/a", body=b"x")).status == 421
+        assert looks == [one.pubky]
+        one.home.clock.advance(61)
+        assert (await one.ask("PUT", "/pub/a", body=b"x")).status == 503, "it is about to open"
+        assert len(looks) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_back_at_an_earlier_home() -> None:
+    """Whoever lived here before may come back, whatever the operator says of others."""
+    async with copied(Claim.DENY) as one:
+        user = await one.home.sign_up()
+        packet = Builder().https("_pubky", 0, PRIMARY).sign(Keypair((1).to_bytes(32, "big")), 10**18)
+        assert one.home.claims is not None
+        await one.home.claims.packets.learn(packet)
+        await one.home.claims.copies.refresh(user.pubky)
+        target = f"/storage/{user.pubky}/pub/a"
+        answer = await one.home.ask("PUT", target, user.headers, b"x")
+        assert (answer.status, answer.header("pubky-primary")) == (421, PRIMARY)
+        await one.home.sign_in(Keypair((1).to_bytes(32, "big")), path="/signup")
