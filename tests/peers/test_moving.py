@@ -4,6 +4,7 @@ A move is what users of today do: they sign up at the new homeserver, and publis
 """
 
 from collections.abc import Coroutine
+from inspect import iscoroutinefunction
 from random import Random
 from typing import Any
 
@@ -293,6 +294,73 @@ async def test_the_operator_opens() -> None:
     assert await moving.check(None) == []
     with pytest.raises(InvalidRequest):
         wait(world, moving.open(user.pubky))
+    await end(world)
+
+
+class Halting:
+    """A store that never answers its nth question; it may have done what it was asked."""
+
+    def __init__(self, store: Any, steps: list[int], is_done: bool) -> None:
+        self._store, self._steps, self._is_done = store, steps, is_done
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if not iscoroutinefunction(method):
+            return method
+
+        async def ask(*arguments: Any, **more: Any) -> Any:
+            self._steps[0] -= 1
+            if self._steps[0] > 0:
+                return await method(*arguments, **more)
+            if self._steps[0] == 0 and self._is_done:
+                await method(*arguments, **more)
+            return await Deferred()
+
+        return ask
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+def test_a_crash_at_any_step(is_done: bool) -> None:
+    """I24: whichever step of the store is the last one of a process, the next one opens the account, with all files."""
+    for step in range(1, 400):
+        reached: list[bool] = []
+        failure = run(_crash(step, is_done, reached))
+        assert failure is None, f"step {step}: {failure!r}"
+        if not reached[0]:
+            assert step > 30, "a move has more steps than that"
+            return
+    raise AssertionError("it does not end")
+
+
+async def _crash(step: int, is_done: bool, reached: list[bool]) -> None:
+    world, user = await begin("a", "b", seed=2, private=True)
+    await world.kill("b")
+    store, steps = world.nodes["b"].store, [step]
+    whole = store.copies, store.moves, store.packets
+    stores: Any = store
+    stores.copies, stores.moves, stores.packets = (Halting(one, steps, is_done) for one in whole)
+    starting = Deferred.fromCoroutine(world.start("b"))
+    claiming: Deferred[None] = Deferred()
+    if starting.called:
+        claiming = Deferred.fromCoroutine(claim(world, user, "b"))
+    await world.put(user, "/pub/late", b"late", "a")
+    await world.point(user, "b")
+    world.pass_time(20)
+    reached.append(steps[0] <= 0)
+    claiming.addErrback(lambda _failure: None).cancel()
+    starting.addErrback(lambda _failure: None).cancel()
+    await world.kill("b")
+    store.copies, store.moves, store.packets = whole
+    await world.start("b")
+    peering = world.nodes["b"].peering
+    assert peering is not None
+    peering.claims.look_soon(user.pubky)
+    world.pass_time(100)
+    assert await lives_at(world.nodes["b"], user)
+    assert not await lives_at(world.nodes["a"], user)
+    assert await store.moves.announcing(10) == []
+    await check_writes(world, user)
+    await check_copy(world.nodes["b"], world.nodes["a"], user.pubky, private=True)
     await end(world)
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -46,7 +46,7 @@ class Reminder(Service):
     published: int = field(default=0, init=False)
     """How many records were published since the start."""
     _began: float = field(default=0.0, init=False)
-    _running: Deferred[None] | None = field(default=None, init=False)
+    _running: Deferred[None] = field(factory=lambda: succeed(None), init=False)
     log: ClassVar[Logger] = Logger()
 
     def startService(self) -> None:
@@ -56,11 +56,10 @@ class Reminder(Service):
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(self._end)
 
-    def stopService(self) -> Deferred[None] | None:
+    def stopService(self) -> Deferred[None]:
         """Stop; fires when nothing is under way any more."""
         super().stopService()
-        if self._running is not None:
-            self._running.cancel()
+        self._running.cancel()
         return self._running
 
     async def _run(self) -> None:
