@@ -9,16 +9,16 @@ Nothing that a peer says is believed that can be checked: a body must have the h
 number and a time that our clock could have, the files the digest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from blake3 import blake3
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pkarr.asking import all_of
-from pubky_homeserver.core.copies import CopiedLog, LoggedEvent, LogStanding, Position, Reign
+from pubky_homeserver.core.copies import CopiedLog, Copy, LoggedEvent, LogStanding, Position, Reign
 from pubky_homeserver.core.errors import (
     BodyGone,
     DigestMismatch,
@@ -58,7 +58,13 @@ class Follower:
     clock: IReactorTime
     inline_limit: int = 4096
     may_keep: Callable[[int], bool] = lambda _length: True
+    read: Callable[[str], Awaitable[Copy | None]] = field()
+    """Reads a copy from the store; whoever shows copies looks along, so that a log that never rests is shown too."""
     log: ClassVar[Logger] = Logger()
+
+    @read.default
+    def _read_store(self) -> Callable[[str], Awaitable[Copy | None]]:
+        return self.store.copy
 
     async def catch_up(self, pubky: str, private: bool) -> None:
         """Be where the primary stands, and know it.
@@ -264,7 +270,7 @@ class Follower:
             await self.blobs.remove(blobs)
 
     async def _state(self, pubky: str, private: bool) -> CopiedLog:
-        copy = await self.store.copy(pubky)
+        copy = await self.read(pubky)
         if copy is None:
             raise NotFound
         return copy.private if private else copy.public

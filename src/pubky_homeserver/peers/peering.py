@@ -152,7 +152,8 @@ class Peering(Service):
             return self.copies.used_by(peer.key) + length <= peer.max_bytes
 
         store: ICopyStore = self.copies.store
-        follower = Follower(client, store, self.storage.blobs, self.clock, self.storage.inline_limit, may_keep)
+        blobs, inline, read = self.storage.blobs, self.storage.inline_limit, self.copies.refresh
+        follower = Follower(client, store, blobs, self.clock, inline, may_keep, read)
         exchange = Exchange(peer, client, self.knowledge, self.clock, self.epoch)
         mirror = None
         if peer.follow != NONE:

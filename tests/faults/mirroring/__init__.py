@@ -1,0 +1,1 @@
+"""Homeservers that mirror each other, as real processes under faults."""
