@@ -34,6 +34,8 @@ class Copies:
     # Homeserver → bytes that copies of its accounts take.
     _claimed: set[str] = field(factory=set, init=False)
     # Copies at which their users signed up.
+    _count: Counter[str] = field(factory=Counter, init=False)
+    # Homeserver → copies of its accounts.
 
     async def load(self) -> None:
         """Read all that are there. Raises `StoreAway`."""
@@ -70,6 +72,10 @@ class Copies:
         """Bytes that the copies of a homeserver's accounts take, as quotas count them."""
         return self._used.get(primary, 0)
 
+    def count_of(self, primary: str) -> int:
+        """How many accounts of a homeserver have a copy here."""
+        return self._count[primary]
+
     def hear(self, primary: str) -> None:
         """Note that a homeserver has told of all that changed until now."""
         self._heard[primary] = self.clock.seconds()
@@ -99,6 +105,7 @@ class Copies:
         if old is not None:
             self._used[old.primary] -= old.used
         self._claimed.discard(pubky)
+            self._count[old.primary] -= 1
         if copy is None:
             self._behind.discard(pubky)
             return
@@ -106,3 +113,4 @@ class Copies:
             self._claimed.add(pubky)
         self._known[pubky] = copy
         self._used[copy.primary] += copy.used
+        self._count[copy.primary] += 1

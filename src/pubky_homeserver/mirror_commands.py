@@ -106,7 +106,7 @@ def show_peers(peers: list[dict[str, Any]]) -> Table:
     """A line for each peer."""
     table = plain_table("peer", "key", "state")
     for one in peers:
-        failure = one["failure"]
+        failure = one["failure"] or one["trouble"]
         state = Text("followed", style="green") if failure is None else Text(failure, style="red")
         table.add_row(Text(one["name"]), Text(one["key"]), state)
     return table

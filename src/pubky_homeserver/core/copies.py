@@ -97,6 +97,8 @@ class Copy:
     public: CopiedLog
     private: CopiedLog
     """As it begins if the private log is not followed."""
+    absent: int = 0
+    """Bytes of the bodies that are not here yet; `used` counts them."""
     claimed: int = 0
     """When the user signed up here; nothing moves before their record names us. 0 if they did not."""
     braked: int = 0

@@ -26,7 +26,7 @@ from pkarr.keys import PublicKey
 from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Hint, LogStanding, Offered
-from pubky_homeserver.core.errors import PeerError, PeerRefused, Refused, UserExists
+from pubky_homeserver.core.errors import PeerBroken, PeerError, PeerRefused, Refused, UserExists
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.packets import Packets, home_of
@@ -39,6 +39,10 @@ FIRST_DELAY = 1.0
 """Seconds that a peer, or a log, waits after its first failure; doubled after each further one."""
 
 LONGEST_DELAY = 300.0
+
+MOST = 100_000
+"""Accounts of one peer that are known here at most, in memory and as copies: a peer can offer any number, and its hints
+can name any. Of those beyond, nothing is followed."""
 
 RARELY = 3600.0
 """Seconds, at most, that an account waits which we may not follow: it may be offered one day, or get its record."""
@@ -67,6 +71,8 @@ class Mirror(Service):
     """A number from 0 to 1."""
     failure: str | None = field(default=None, init=False)
     """Why the peer cannot be followed at the moment; None if it can."""
+    trouble: str | None = field(default=None, init=False)
+    """What it said last that cannot be, and of which account; None if all was in order."""
     _due: "OrderedDict[Log, None]" = field(factory=OrderedDict, init=False)
     # Logs that have changed, and nobody works on; the first ones first.
     _working: "dict[Log, Deferred[None]]" = field(factory=dict, init=False)
@@ -174,6 +180,8 @@ class Mirror(Service):
         if not self.peer.follows(hint.pubky) or (hint.private and not self.peer.private):
             return
         copy = self.copies.of(hint.pubky)
+        if copy is None and len(self._due) + len(self._waiting) >= MOST:
+            return  # it can name accounts without end; one that is real is found when all are gone through
         log = None if copy is None else copy.private if hint.private else copy.public
         if log is None or log.position is None or log.position.seq < hint.seq:
             self.hint(hint.pubky, hint.private)
@@ -181,8 +189,11 @@ class Mirror(Service):
     async def _look(self) -> None:
         """Go through all that the peer offers, once; a page that does not come is asked for again."""
         after: str | None = ""
-        failures = 0
+        failures = found = 0
         while after is not None:
+            if found > MOST:
+                self.failure = f"it offers more than {MOST} accounts"
+                return
             try:
                 page, after = await self.source.offered(after)
             except PeerError as error:
@@ -191,6 +202,7 @@ class Mirror(Service):
                 await deferLater(self.clock, self._delay(failures))
                 continue
             self.failure, failures = None, 0
+            found += max(len(page), 1)  # pages without accounts can be without end, too
             for offered in page:
                 if self.peer.follows(offered.pubky):
                     await self._compare(offered)
@@ -243,6 +255,8 @@ class Mirror(Service):
     async def _follow(self, pubky: str, private: bool) -> None:
         """Bring one log up to date, with all its bodies."""
         newest = await self._look_up(pubky)
+        if self.copies.of(pubky) is None and self.copies.count_of(self.peer.key) >= MOST:
+            raise PeerRefused(f"more than {MOST} of its accounts are not followed")
         await self.copies.store.begin(pubky, self.peer.key, self._now())
         if newest is not None:
             await self.packets.learn(newest)
@@ -273,6 +287,8 @@ class Mirror(Service):
             if newest is not None:
                 await self.packets.learn(newest)
             raise PeerRefused("no record says that the account lives there")
+        if len(self._looked_up) >= MOST:
+            self._looked_up.clear()
         self._looked_up[pubky] = now
         return newest
 
@@ -306,10 +322,17 @@ class Mirror(Service):
         if isinstance(error, UserExists):
             self.log.warn("{pubky} lives here and at {peer}", pubky=pubky, peer=self.peer.name)
             return
-        if isinstance(error, PeerError | Refused):
-            self.log.info("A copy of {pubky} waits: {reason}", pubky=pubky, reason=str(error))
+        peer = self.peer.name
+        if isinstance(error, PeerBroken):
+            self.trouble = f"{pubky}: {error}"
+            self.log.warn("What {peer} says of {pubky} cannot be: {reason}", peer=peer, pubky=pubky, reason=str(error))
+        elif isinstance(error, PeerError | Refused):
+            self.log.info("A copy of {pubky} from {peer} waits: {reason}", peer=peer, pubky=pubky, reason=str(error))
         else:
-            self.log.failure("A copy of {pubky} failed", pubky=pubky)
+            self.log.failure("A copy of {pubky} from {peer} failed", peer=peer, pubky=pubky)
+        if len(self._waiting) >= MOST:
+            self._failures.pop(one, None)
+            return
         failures = self._failures[one] = self._failures.get(one, 0) + 1
         longest = RARELY if isinstance(error, PeerRefused) else LONGEST_DELAY
         waiting: Deferred[None] = deferLater(self.clock, self._delay(failures, longest))

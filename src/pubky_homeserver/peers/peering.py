@@ -125,7 +125,13 @@ class Peering(Service):
         """How it goes, for the operator: each peer that is followed, each copy, and the newest moves."""
         return {
             "peers": [
-                {"name": mirror.peer.name, "key": mirror.peer.key, "failure": mirror.failure} for mirror in self.mirrors
+                {
+                    "name": mirror.peer.name,
+                    "key": mirror.peer.key,
+                    "failure": mirror.failure,
+                    "trouble": mirror.trouble,
+                }
+                for mirror in self.mirrors
             ],
             "copies": [self._describe(copy) for copy in sorted(self.copies.all(), key=lambda copy: copy.pubky)],
             "moves": [] if self.moving is None else [asdict(move) for move in self.moving.moves],

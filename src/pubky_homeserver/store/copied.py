@@ -167,6 +167,7 @@ class MemoryCopies:
             missing=sum(map(_is_bare, entries)),
             public=copied.logs[False].state,
             private=copied.logs[True].state,
+            absent=sum(entry.length for entry in entries if _is_bare(entry)),
             claimed=copied.claimed,
             braked=copied.braked,
             permitted=copied.permitted,

@@ -259,6 +259,7 @@ def _unpack(pubky: str, flat: Facts) -> Copy:
         int(facts[b"missing"]),
         _unpack_log(facts, schema.log_name(False)),
         _unpack_log(facts, schema.log_name(True)),
+        absent=int(facts.get(b"absent") or 0),
         claimed=int(facts.get(b"claimed") or 0),
         braked=int(facts.get(b"braked", 0)),
         permitted=int(facts.get(b"permitted", 0)),

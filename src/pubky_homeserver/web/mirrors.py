@@ -25,7 +25,8 @@ class Mirrors:
     async def show(self, request: Request) -> bytes:
         """Every peer that is followed, and every copy. 200 as JSON.
 
-        `peers`: name, key, and why it cannot be followed at the moment, or null. `copies`: pubky, primary, state
+        `peers`: name, key, why it cannot be followed at the moment, or null (`failure`), and what it said last that
+        cannot be, or null (`trouble`). `copies`: pubky, primary, state
         (current, stale, bootstrapping), number of the last change, when the primary last confirmed it (Unix seconds),
         bytes, and files whose body is missing.
         """

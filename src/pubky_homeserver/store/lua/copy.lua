@@ -14,7 +14,7 @@ end
 -- the last path of the list that is being read, nil if none is.
 local function copy_at(key, log)
   local facts = redis.call('HMGET', key, 'used', 'missing', log .. '.digest', log .. '.seq', log .. '.event',
-    log .. '.listed')
+    log .. '.listed', 'absent')
   if not facts[1] then
     return nil
   end
@@ -25,12 +25,14 @@ local function copy_at(key, log)
     seq = tonumber(facts[4] or ''),
     event = tonumber(facts[5] or ''),
     listed = facts[6] or nil,
+    absent = tonumber(facts[7] or 0),
   }
 end
 
 -- Note what has changed of a copy's files, and more fields.
 local function keep_copy(key, log, copy, ...)
-  redis.call('HSET', key, 'used', whole(copy.used), 'missing', whole(copy.missing), log .. '.digest', copy.digest, ...)
+  redis.call('HSET', key, 'used', whole(copy.used), 'missing', whole(copy.missing), 'absent', whole(copy.absent),
+    log .. '.digest', copy.digest, ...)
 end
 
 -- A digest after one entry, or none, came in the place of another, or none.
@@ -42,7 +44,10 @@ end
 -- Count a file, or with `by` -1 one less.
 local function count(copy, entry, by)
   copy.used = copy.used + by * (entry.length + OVERHEAD)
-  copy.missing = copy.missing + (entry.kind == NEITHER and by or 0)
+  if entry.kind == NEITHER then
+    copy.missing = copy.missing + by
+    copy.absent = copy.absent + by * entry.length
+  end
 end
 
 -- An entry as the arguments from `at` on have it: path, mark, stat, type, number, kind, body.

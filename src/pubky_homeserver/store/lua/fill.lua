@@ -14,6 +14,7 @@ if old.kind ~= NEITHER then
 end
 
 redis.call('HSET', holder, 'missing', missing - 1)
+redis.call('HINCRBY', holder, 'absent', 0 - old.length)
 local head_at = #path + 2
 local head = string.char(tonumber(kind) * 64 + old.member:byte(head_at) % 64)
 redis.call('ZREM', KEYS[2], old.member)

@@ -31,5 +31,5 @@ for log, digest in pairs(digests) do
   end
   redis.call('HSET', KEYS[1], log .. '.digest', digest)
 end
-redis.call('HSET', KEYS[1], 'used', whole(copy.used), 'missing', whole(copy.missing))
+redis.call('HSET', KEYS[1], 'used', whole(copy.used), 'missing', whole(copy.missing), 'absent', whole(copy.absent))
 return 0

@@ -45,7 +45,8 @@ end
 local used, missing = unpack(redis.call('HMGET', account, 'used', 'missing'))
 local time = redis.call('TIME')
 local now = whole(time[1] * 1000000 + time[2])
-redis.call('HSET', copy, 'primary', elsewhere, 'begun', now, 'used', used, 'missing', missing or 0)
+redis.call('HSET', copy, 'primary', elsewhere, 'begun', now, 'used', used, 'missing', missing or 0,
+  'absent', 0)
 for _, log in ipairs({'pub', 'priv'}) do
   for _, field in ipairs({'seq', 'event', 'digest', 'floor', 'reigns'}) do
     redis.call('HSET', copy, log .. '.' .. field, redis.call('HGET', account, log .. '.' .. field))
