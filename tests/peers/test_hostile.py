@@ -154,7 +154,7 @@ async def _many_hints(liar: Liar, request: Request) -> None:
     await request.write(b"event: epoch\ndata: e\n\n")
     random = Random(1)
     alphabet = "ybndrfg8ejkmcpqxot1uwisza345h769"
-    for _ in range(3000):
+    for _ in range(300):
         pubky = "".join(random.choices(alphabet, k=51)) + "y"
         hint = json.dumps({"pubky": pubky, "log": "pub", "seq": 1}).encode()
         await request.write(b"event: change\ndata: " + hint + b"\n\n")
@@ -164,6 +164,12 @@ async def _many_hints(liar: Liar, request: Request) -> None:
 def others_accounts(liar: Liar, request: Request) -> Any:
     """The victim's account, as if it lived at the liar."""
     return {"accounts": [{"pubky": VICTIM, "term": 2**63, "pub": standing(9)}], "next": None}
+
+
+async def again(liar: Liar, request: Request) -> Any:
+    """There is always one more page of accounts."""
+    await deferLater(liar.world.clock, 0.1)
+    return {"accounts": [], "next": "again"}
 
 
 def page_of(*files: dict[str, Any], **more: Any) -> Callable[[Liar, Request], Any]:
@@ -208,7 +214,7 @@ LIES: dict[str, dict[str, Callable[[Liar, Request], Any]]] = {
     "a body that drips": {"body": dripping(b"")},
     "a body without end": {"body": dripping(b"y" * 65536, 0.01)},
     "somebody else's account": {"accounts": others_accounts},
-    "accounts without end": {"accounts": lambda _liar, _request: {"accounts": [], "next": "again"}},
+    "accounts without end": {"accounts": again},
     "hints without end": {"changes": _many_hints},
     "a line without end": {"changes": dripping(b"x" * 600)},
     "a stream of nonsense": {"changes": dripping(b"event: change\ndata: {}\n\n", 1)},
@@ -217,8 +223,9 @@ LIES: dict[str, dict[str, Callable[[Liar, Request], Any]]] = {
 }
 """What is wrong, and where."""
 
-UNSEEN = {"another body", "a body without end", "a body that drips", "hints without end", "somebody else's account",
-          "an answer that drips", "accounts that drip", "a packet that is none"}  # fmt: skip
+UNSEEN = {"another body", "a body without end", "a body that drips", "somebody else's account",
+          "an answer that drips", "accounts that drip", "a packet that is none",
+          "accounts without end"}  # fmt: skip
 """What cannot be told from bad luck, or is nothing that we would have to believe."""
 
 
@@ -295,5 +302,22 @@ async def test_what_is_kept_in_mind_of_a_peer_is_bounded(monkeypatch: pytest.Mon
         world.pass_time(5)
         assert len(mind._due) + len(mind._waiting) + len(mind._failures) <= 100 + 2 * mirror.AT_ONCE + 100
     await check_copy(world.nodes["good"], us, victim.pubky)
+    for name in ("us", "good"):
+        await world.kill(name)
+
+
+@pytest_twisted.ensureDeferred
+async def test_accounts_without_end_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who offers more accounts than anybody has is not asked for more."""
+    monkeypatch.setattr(mirror, "MOST", 100)
+    world, _, liar = await _world({"accounts": again})
+    world.pass_time(60)
+    us = world.nodes["us"]
+    assert us.peering is not None
+    peers: Any = us.peering.status()["peers"]
+    assert [one["failure"] for one in peers] == [None, "it offers more than 100 accounts"]
+    asked = len(liar.asked)
+    world.pass_time(60)
+    assert len(liar.asked) == asked
     for name in ("us", "good"):
         await world.kill(name)

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pkarr.interfaces import INetwork, NetworkError
-from pkarr.keys import PublicKey
+from pkarr.keys import InvalidPublicKey, PublicKey
 from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Hint, LogStanding, Offered
@@ -280,7 +280,7 @@ class Mirror(Service):
         now = self.clock.seconds()
         if self._looked_up.get(pubky, -LOOK_UP) + LOOK_UP > now:
             return None
-        newest = await self._newest_packet(PublicKey.from_z32(pubky))
+        newest = await self._newest_packet(_key_of(pubky))
         copy = self.copies.of(pubky)
         goes_on = copy is not None and copy.primary == self.peer.key and newest is not None and home_of(newest) is None
         if newest is None or (home_of(newest) != self.peer.key and not goes_on):
@@ -350,3 +350,11 @@ class Mirror(Service):
     def _end(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             self.log.failure("{peer} is not followed any more", failure, peer=self.peer.name)
+
+
+def _key_of(pubky: str) -> PublicKey:
+    """The key of an account that a peer names. Raises `PeerBroken`: not every name is one."""
+    try:
+        return PublicKey.from_z32(pubky)
+    except InvalidPublicKey:
+        raise PeerBroken("this is nobody's key") from None

@@ -23,6 +23,7 @@ end
 remove(keys.entries, old)
 if old.kind == NEITHER then
   redis.call('HINCRBY', keys.account, 'missing', -1)
+  redis.call('HINCRBY', keys.account, 'absent', 0 - old.length)
 end
 if old.blob then
   retire(graces, old.blob, grace)

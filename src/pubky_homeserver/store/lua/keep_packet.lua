@@ -42,11 +42,11 @@ if not number or away or (not kept and is_before) then
 end
 
 -- Fence.
-local used, missing = unpack(redis.call('HMGET', account, 'used', 'missing'))
+local used, missing, absent = unpack(redis.call('HMGET', account, 'used', 'missing', 'absent'))
 local time = redis.call('TIME')
 local now = whole(time[1] * 1000000 + time[2])
 redis.call('HSET', copy, 'primary', elsewhere, 'begun', now, 'used', used, 'missing', missing or 0,
-  'absent', 0)
+  'absent', absent or 0)
 for _, log in ipairs({'pub', 'priv'}) do
   for _, field in ipairs({'seq', 'event', 'digest', 'floor', 'reigns'}) do
     redis.call('HSET', copy, log .. '.' .. field, redis.call('HGET', account, log .. '.' .. field))
@@ -58,7 +58,7 @@ for _, log in ipairs({'pub', 'priv'}) do
 end
 redis.call('ZADD', KEYS[4], 0, pubky)
 redis.call('HINCRBY', KEYS[5], 'used', whole(0 - used))  -- not -0, which is no number to Redis
-redis.call('HDEL', account, 'missing', 'announce')
+redis.call('HDEL', account, 'missing', 'absent', 'announce')
 redis.call('HSET', account, 'away', elsewhere, 'used', 0)
 end_sessions(KEYS[6], KEYS[7], {unpack(ARGV, 6, 9)})
 return 'fenced'

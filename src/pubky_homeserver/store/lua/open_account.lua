@@ -5,7 +5,7 @@
 local pubky, packet, now, incomplete, public, private = unpack(ARGV)
 local account, copy, shard = KEYS[1], KEYS[2], KEYS[5]
 
-local used, missing, is_whole = unpack(redis.call('HMGET', copy, 'used', 'missing', 'pub.whole'))
+local used, missing, absent, is_whole = unpack(redis.call('HMGET', copy, 'used', 'missing', 'absent', 'pub.whole'))
 if not used or redis.call('GET', KEYS[4]) ~= packet then
   return 0
 end
@@ -31,7 +31,7 @@ for log, id in pairs({pub = public, priv = private}) do
 end
 redis.call('HSET', shard, 'event', whole(last))
 redis.call('HINCRBY', shard, 'used', used)
-redis.call('HSET', account, 'used', used, 'missing', missing, 'admitted', now, 'announce', 'pub 0')
+redis.call('HSET', account, 'used', used, 'missing', missing, 'absent', absent or 0, 'admitted', now, 'announce', 'pub 0')
 redis.call('HDEL', account, 'away')
 redis.call('DEL', copy)
 redis.call('ZREM', KEYS[3], pubky)
