@@ -104,8 +104,8 @@ class Copies:
         old = self._known.pop(pubky, None)
         if old is not None:
             self._used[old.primary] -= old.used
-        self._claimed.discard(pubky)
             self._count[old.primary] -= 1
+        self._claimed.discard(pubky)
         if copy is None:
             self._behind.discard(pubky)
             return
