@@ -257,6 +257,24 @@ async def test_the_old_homeserver_is_gone() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_tail_that_was_not_copied_yet() -> None:
+    """I6: what the old homeserver wrote while it was not reached is fetched from it before the account opens."""
+    world, user = await begin("a", "b", private=True)
+    world.wires.cut_off("a", "b")
+    for number in range(30):
+        assert await world.put(user, f"/pub/tail{number}", b"x" * 100)
+        assert await world.put(user, f"/priv/tail{number}", b"y" * 100)
+    world.pass_time(200)
+    await claim(world, user, "b")
+    world.wires.calm()
+    await world.point(user, "b")
+    world.pass_time(30)
+    assert await lives_at(world.nodes["b"], user)
+    await check_writes(world, user)
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
 async def test_waiting_for_the_record() -> None:
     """A write to a claimed account waits for its record, and goes through when that comes."""
     world, user = await begin("a", "b")

@@ -43,6 +43,9 @@ BACK = 3600.0
 ANNOUNCED = 250
 """Files and removed paths that are put into the feed in one step of the store."""
 
+FILL_FIRST = 60.0
+"""Seconds that bodies have to come before the files are told in the feed."""
+
 FILL_AGAIN = 30.0
 """Seconds until the bodies that an account lacks are fetched again."""
 
@@ -250,17 +253,27 @@ class Moving(Service):
         return opened
 
     async def _finish(self, pubky: str, before: str) -> None:
-        """What may come after an account opened: its files into the feed, and bodies that are missing."""
+        """What may come after an account opened: bodies that are missing, and its files in the feed.
+
+        Who reads the feed wants the bodies, so they have a minute to come first; but they are not waited for.
+        """
+        filling = Deferred.fromCoroutine(self._fill_all(pubky, before))
+        left = await filling.addTimeout(FILL_FIRST, self.clock, lambda _result, _seconds: 1)
         while not await self._announce(pubky):
             pass
         for _ in range(FILLS):
-            left = 0
-            for key, neighbour in self.neighbours.items():
-                if key == before or not before:
-                    left = await self._fill(neighbour, pubky)
             if not left:
                 return
             await deferLater(self.clock, FILL_AGAIN)
+            left = await self._fill_all(pubky, before)
+
+    async def _fill_all(self, pubky: str, before: str) -> int:
+        """Fetch missing bodies from the homeserver where the account lived; from any peer if that is not known."""
+        left = 0
+        for key, neighbour in self.neighbours.items():
+            if key == before or not before:
+                left = await self._fill(neighbour, pubky)
+        return left
 
     async def _announce(self, pubky: str) -> bool:
         """One page. Whether it was the last one."""
