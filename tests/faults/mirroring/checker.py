@@ -57,8 +57,11 @@ def must(holds: object, rule: str, why: object) -> None:
         raise Violation(f"{rule}: {why}")
 
 
-def fold(events: Iterable[tuple[str, str, bytes | None]]) -> Iterator[dict[str, bytes]]:
-    """The states after each of some events, and first of all the empty one."""
+def fold(events: Iterable[tuple[str, str, bytes | None]], moved: bool = False) -> Iterator[dict[str, bytes]]:
+    """The states after each of some events, and first of all the empty one.
+
+    `moved`: whether the account lived elsewhere before: its first events here tell again what is there, and what is not.
+    """
     state: dict[str, bytes] = {}
     yield dict(state)
     for operation, path, content_hash in events:
@@ -66,8 +69,8 @@ def fold(events: Iterable[tuple[str, str, bytes | None]]) -> Iterator[dict[str, 
             assert content_hash is not None
             state[path] = content_hash
         else:
-            must(path in state, "I11", f"{path} is deleted twice")
-            del state[path]
+            must(path in state or moved, "I11", f"{path} is deleted twice")
+            state.pop(path, None)
         yield dict(state)
 
 
@@ -84,16 +87,19 @@ def check_at_rest(primary: Dump, copies: Sequence[Dump], calls: Sequence[Call]) 
         check_prefix(mine, states)
 
 
-def check_primary(primary: Dump) -> None:
-    """I11, I5: what is shown is what the events say."""
-    *_, last = fold(primary.events)
+def check_primary(primary: Dump, moved: bool = False) -> None:
+    """I11, I5, I23: what is shown is what the events say."""
+    *_, last = fold(primary.events, moved)
     must(not primary.refused, "I5", f"{primary.node} does not show {primary.refused}")
     shown = {path: file.content_hash for path, file in primary.files.items()}
     must(shown == last, "I5", f"events and files differ at {_difference(shown, last)}")
 
 
-def check_equal(primary: Dump, copy: Dump) -> None:
-    """I1, I11: at rest a copy shows the same bytes under the same names, and nothing else."""
+def check_equal(primary: Dump, copy: Dump, moved: bool = False) -> None:
+    """I1, I11: at rest a copy shows the same bytes under the same names, and nothing else.
+
+    `moved`: whether the account lived elsewhere before, so that its events here do not count from one.
+    """
     must(copy.mirror is not None, "I1", f"{copy.node} has no copy")
     must(copy.mirror is None or "state=current" in copy.mirror, "I16", copy.mirror)
     must(not copy.refused, "I1", f"{copy.node} does not show {copy.refused}")
@@ -101,7 +107,7 @@ def check_equal(primary: Dump, copy: Dump) -> None:
     different = [path for path in primary.paths if copy.files[path] != primary.files[path]]
     must(not different, "I1", [(primary.files[path], copy.files[path]) for path in different])
     seq = dict(part.split("=") for part in (copy.mirror or "").split("; ")).get("seq")
-    must(seq == str(len(primary.events)), "I16", f"{copy.mirror} after {len(primary.events)} events")
+    must(moved or seq == str(len(primary.events)), "I16", f"{copy.mirror} after {len(primary.events)} events")
 
 
 def check_bytes(copy: Dump) -> None:
@@ -200,6 +206,14 @@ def _agrees(call: Call, state: State) -> bool:
         return state.get(call.path) == (call.found if call.status == 200 else None)
     below = sorted((path for path in state if path.startswith(call.path)), key=str.encode)
     return below == list(call.lines)
+
+
+def check_fence(calls: Sequence[Call]) -> None:
+    """I8: who has once said that an account lives elsewhere commits nothing that is asked of him after that."""
+    refused = min((call.end for call in calls if call.is_write and call.status == 421), default=None)
+    if refused is not None:
+        after = [call for call in calls if call.is_acknowledged and call.start > refused]
+        must(not after, "I8", after)
 
 
 def _difference(one: State, other: State) -> list[str]:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from math import inf
 from urllib.parse import quote
@@ -72,7 +72,8 @@ class Client:
 
     history: History
     node: str
-    port: int
+    port: Callable[[], int]
+    """Where it is, which may change with each start."""
     pubky: str
     cookie: str = ""
     patience: float = 30.0
@@ -117,7 +118,7 @@ class Client:
 
     def _connected(self) -> HTTPConnection:
         if self._connection is None:
-            self._connection = HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
+            self._connection = HTTPConnection("127.0.0.1", self.port(), timeout=self.patience)
         return self._connection
 
     def close(self) -> None:

@@ -101,7 +101,8 @@ class World:
 
     def client(self, user: Somebody, node: str) -> Client:
         """Somebody at a homeserver: signed in, if the user was."""
-        return Client(self.history, node, self.nodes[node].ports["client API"], user.pubky, user.cookies.get(node, ""))
+        port = partial(_port, self.nodes, node)
+        return Client(self.history, node, port, user.pubky, user.cookies.get(node, ""))
 
     # --- what is seen ---------------------------------------------------------------------------------------------
 
@@ -151,7 +152,7 @@ class World:
         """Wait until something holds."""
         return until(holds, within, lambda: "\n".join(node.written()[-3000:] for node in self.nodes.values()))
 
-    def until_equal(self, user: Somebody, home: str, *copies: str, within: float = PATIENCE) -> list[Dump]:
+    def until_equal(self, user: Somebody, home: str, *copies: str, moved: bool = False) -> list[Dump]:
         """Wait until homeservers show the same of an account, and all bodies are there; what they show."""
         said: list[str] = []
 
@@ -164,7 +165,7 @@ class World:
             dumps = [self.dump(name, user) for name in (home, *copies)]
             try:
                 for one in dumps[1:]:
-                    check_equal(dumps[0], one)
+                    check_equal(dumps[0], one, moved)
             except (Violation, KeyError) as violation:
                 said[:] = [str(violation)]
                 time.sleep(0.1)
@@ -174,7 +175,7 @@ class World:
         def why() -> str:
             return f"{said}\n" + "\n".join(node.written()[-3000:] for node in self.nodes.values())
 
-        found: list[Dump] = until(look, within, why)
+        found: list[Dump] = until(look, PATIENCE, why)
         return found
 
     def heal(self) -> None:
@@ -249,7 +250,7 @@ def world(
 
 
 def _port(nodes: Mapping[str, Node], name: str) -> int:
-    return nodes[name].ports["client API"]
+    return nodes[name].ports.get("client API", 0)  # nobody is at port 0
 
 
 def _peer(

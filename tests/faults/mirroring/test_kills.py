@@ -1,0 +1,30 @@
+"""A primary and its mirror are killed at random moments under load: nothing acknowledged is lost, nobody must help."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.mirroring.checker import check_at_rest
+from tests.faults.mirroring.world import Load, Reader, world
+
+PATHS = tuple(f"/pub/{number}" for number in range(12))
+
+
+@pytest.mark.parametrize("victims", [("alice",), ("bob",), ("alice", "bob")], ids="-".join)
+def test_killed_under_load(tmp_path: Path, chance: random.Random, victims: tuple[str, ...]) -> None:
+    """I3, I5, I11, I24: killed with its Redis, started again, three times; then both show the same."""
+    with world(tmp_path, chance, {("bob", "alice"): {}}) as here:
+        user = here.somebody("alice")
+        load = Load(here.client(user, "alice"), random.Random(chance.random()), PATHS, 0.004, longest=30_000)
+        reader = Reader(here.client(user, "bob"), random.Random(chance.random()), PATHS, 0.01)
+        with load, reader:
+            for _ in range(3):
+                time.sleep(chance.uniform(0.3, 1.2))
+                for name in victims:
+                    here.nodes[name].kill()
+                for name in victims:
+                    here.start(name)
+        primary, copy = here.until_equal(user, "alice", "bob")
+        check_at_rest(primary, [copy], here.history.of(user.pubky))
