@@ -60,7 +60,7 @@ def must(holds: object, rule: str, why: object) -> None:
 def fold(events: Iterable[tuple[str, str, bytes | None]], moved: bool = False) -> Iterator[dict[str, bytes]]:
     """The states after each of some events, and first of all the empty one.
 
-    `moved`: whether the account lived elsewhere before: its first events here tell again what is there, and what is not.
+    `moved`: whether the account lived elsewhere before: its first events here tell again what is there and what not.
     """
     state: dict[str, bytes] = {}
     yield dict(state)

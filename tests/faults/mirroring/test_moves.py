@@ -1,0 +1,89 @@
+"""Accounts that move between homeservers under load, with and without the help of the old one."""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.faults.mirroring.checker import check_equal, check_fence, check_kept, check_primary
+from tests.faults.mirroring.history import Call
+from tests.faults.mirroring.world import Link, Load, Somebody, World, world
+
+PATHS = tuple(f"/pub/{number}" for number in range(12))
+MUTUAL: dict[Link, dict[str, object]] = {("bob", "alice"): {}, ("alice", "bob"): {}}
+PROMOTION = 20.0  # seconds; the goal of five is measured on a quiet machine, by the bench
+
+
+@pytest.fixture
+def both(tmp_path: Path, chance: random.Random) -> Iterator[World]:
+    """Alice's and Bob's homeservers mirror each other."""
+    with world(tmp_path, chance, MUTUAL) as here:
+        yield here
+
+
+def load(here: World, user: Somebody, node: str) -> Load:
+    """Writes at one of them."""
+    return Load(here.client(user, node), random.Random(here.random.random()), PATHS, 0.005)
+
+
+def until_it_writes(here: World, user: Somebody, node: str) -> float:
+    """Wait until a homeserver accepts writes of a user; the seconds that it took."""
+    began, client = time.monotonic(), here.client(user, node)
+    here.until(lambda: client.put("/pub/first", b"first at " + node.encode()) in (200, 201), PROMOTION)
+    return time.monotonic() - began
+
+
+def judge(here: World, user: Somebody, home: str, copy: str) -> Sequence[Call]:
+    """Wait until it is quiet at its new home; no acknowledged write is missing, and nobody wrote after the fence."""
+    primary, other = here.until_equal(user, home, copy, moved=True)
+    check_primary(primary, moved=True)
+    check_equal(primary, other, moved=True)
+    calls = here.history.of(user.pubky)
+    check_kept(calls, primary, ())
+    return calls
+
+
+def test_a_planned_move_under_load(both: World) -> None:
+    """I6, I8, I9: while both run and the user writes on, nothing is lost, and the old home becomes the copy."""
+    user = both.somebody("alice")
+    with load(both, user, "alice"):
+        time.sleep(1)
+        assert both.sign_up(user, "bob") == 200
+        time.sleep(0.3)
+        both.publish(user, "bob")
+        until_it_writes(both, user, "bob")
+        with load(both, user, "bob"):
+            time.sleep(1)
+    calls = judge(both, user, "bob", "alice")
+    check_fence([call for call in calls if call.node == "alice"])
+
+
+def test_a_move_when_the_primary_burned(both: World) -> None:
+    """I6: a copy that was up to date opens with all of it."""
+    user = both.somebody("alice")
+    with load(both, user, "alice"):
+        time.sleep(0.7)
+    both.until_equal(user, "alice", "bob")
+    both.nodes["alice"].kill()
+    assert both.sign_up(user, "bob") == 200
+    both.publish(user, "bob")
+    until_it_writes(both, user, "bob")
+    both.start("alice")
+    judge(both, user, "bob", "alice")
+    assert both.client(user, "alice").put("/pub/first", b"too late") == 421
+
+
+def test_there_and_back_again(both: World) -> None:
+    """I3, I9, I12: from one to the other and back, and last to the other: each time the newest record rules."""
+    user = both.somebody("alice")
+    both.client(user, "alice").put("/pub/start", b"at alice")
+    both.until_equal(user, "alice", "bob")
+    for home, copy in (("bob", "alice"), ("alice", "bob"), ("bob", "alice")):
+        assert both.sign_up(user, home) == 200
+        both.publish(user, home)
+        until_it_writes(both, user, home)
+        with load(both, user, home):
+            time.sleep(0.3)
+        judge(both, user, home, copy)
