@@ -248,6 +248,7 @@ class Homeserver(Service):
             logs=store.logs,
             moves=store.moves,
             copies=copies,
+            shelf=store.shelf,
             packets=packets,
             storage=storage,
             network=None if networks is None else networks.client,

@@ -10,12 +10,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from pubky_homeserver.core.copies import Hint, Listed, Logged, Offered, Position
+from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, Offered, Position
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerRefused
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import IBlobStore, IPeer
+from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.store.memory import MemoryStore
 
 PIECE = 1000
@@ -50,6 +51,8 @@ class SimulatedPeer:
     page: int = 7
     """Events or files of one page."""
     packets: dict[str, bytes] = field(factory=dict)
+    takes: LateWrites | None = None
+    """What takes late writes there; None if it takes none."""
     asked: list[str] = field(factory=list)
     _listening: "list[tuple[Callable[[Hint | None], None], Deferred[None]]]" = field(factory=list, init=False)
 
@@ -120,6 +123,16 @@ class SimulatedPeer:
         if entry is None or entry.content_hash != content_hash:
             raise BodyGone("another one is there")
         return self._pieces(await self._read(entry))
+
+    async def late(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
+        """See `IPeer`."""
+        await self._travel("late")
+        if self.takes is None:
+            raise PeerRefused("it takes no late writes")
+        taken = await self.takes.take(pubky, private, events)
+        if self._is_lost():
+            raise PeerAway("no answer")
+        return taken
 
     async def hint(self, pubky: str, private: bool) -> None:
         """Tell all who listen that a log has changed."""

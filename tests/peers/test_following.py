@@ -4,7 +4,6 @@ What is checked knows nothing of how it came about: the files, bodies and digest
 """
 
 from collections.abc import Coroutine
-from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -27,6 +26,7 @@ from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Account, Entry
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.packets import Packets
+from pubky_homeserver.peers.comparing import Comparing
 from pubky_homeserver.peers.following import AHEAD, Follower
 from pubky_homeserver.peers.mirror import LONGEST_DELAY, RARELY, Mirror
 from pubky_homeserver.store.memory import MemoryStore
@@ -37,6 +37,7 @@ from tests.pkarr.networks import Simulated
 NOW = 1_795_387_747.0
 FOLLOWER = Keypair(b"\x0f" * 32).public_key.z32
 PRIMARY = Keypair(b"\x0a" * 32).public_key.z32
+MIRROR = Keypair(b"\x0b" * 32).public_key.z32
 USERS = [Keypair(bytes([number]) * 32) for number in range(1, 4)]
 INLINE = 64
 """Bytes of the bodies that lie in an entry: so a test has both kinds."""
@@ -70,7 +71,9 @@ class World:
     def begin(self, private: bool = False) -> None:
         """A process that follows: it knows nothing but what its store has."""
         copies = Copies(self.copy.copies, self.clock)
-        follower = Follower(self.peer, self.copy.copies, self.copy_blobs, self.clock, INLINE)
+        store = self.copy
+        comparing = Comparing(self.peer, store.copies, store.logs, store.shelf, MIRROR, self.clock)
+        follower = Follower(self.peer, store.copies, self.copy_blobs, self.clock, INLINE, comparing=comparing)
         settings = Peer("alice", PRIMARY, follow=ALL, private=private)
         network = Simulated(self.clock)
         self.mirror = Mirror(
@@ -255,34 +258,6 @@ async def test_wrong_bodies() -> None:
     world.mirror.hint(pubky, False)
     world.pass_time(1)
     await world.compare(pubky)
-    await world.mirror.stopService()
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_primary_that_lost_its_newest_writes() -> None:
-    """A log that goes on otherwise than ours deletes nothing here: the copy stays as it is, and becomes stale."""
-    world = World(Random(5))
-    pubky = await world.sign_up(USERS[0])
-    await world.write(pubky, "/pub/old", b"old")
-    backup = deepcopy((world.primary._accounts, world.primary._events))
-    for number in range(20):
-        await world.write(pubky, f"/pub/{number}", b"%d" % number)
-    world.mirror.startService()
-    world.pass_time(5)
-    await world.compare(pubky)
-    before = await _files(world.copy, world.copy_blobs, pubky, "/pub/")
-    assert len(before) == 21
-    world.primary._accounts.clear()
-    world.primary._accounts.update(backup[0])
-    world.primary._events[:] = backup[1]
-    for number in range(30):
-        await world.write(pubky, f"/pub/other{number}", b"x")
-        await world.peer.hint(pubky, False)
-        world.pass_time(30)
-    assert await _files(world.copy, world.copy_blobs, pubky, "/pub/") == before
-    copy = await world.copy.copies.copy(pubky)
-    assert copy is not None
-    assert world.mirror.copies.state(copy) == "stale"
     await world.mirror.stopService()
 
 

@@ -129,6 +129,7 @@ class World:
             logs=node.store.logs,
             moves=node.store.moves,
             copies=copies,
+            shelf=node.store.shelf,
             packets=Packets(node.store.packets, node.key, frozenset(peer.key for peer in peers)),
             storage=node.storage,
             network=self.network,

@@ -301,6 +301,14 @@ class LogCompacted(PeerError):
     """Its log does not go back to where ours ends: lists must be compared."""
 
 
+class ComparisonBraked(PeerError):
+    """A comparison would remove more than it may without the operator. `removed`: how many files."""
+
+    def __init__(self, removed: int) -> None:
+        super().__init__(f"it lacks {removed} files that are here; the operator has to say whether they go")
+        self.removed = removed
+
+
 class BodyGone(PeerError):
     """It does not have a body that an event or a list of it named."""
 

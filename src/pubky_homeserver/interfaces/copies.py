@@ -181,3 +181,9 @@ class IPeer(Interface):
 
     async def body(pubky: str, private: bool, path: str, content_hash: bytes) -> AsyncIterator[bytes]:
         """The body that a path has, or had not long ago, in pieces; not verified. Raises `BodyGone`."""
+
+    async def late(pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
+        """Offer events that its log lacks, at most 100; those (by their ids) that are safe there.
+
+        It fetches bodies that are not with their events, from us, while it answers.
+        """

@@ -20,13 +20,14 @@ from zope.interface import implementer
 
 from pkarr.keys import KEY_LENGTH, Keypair, PublicKey
 from pkarr.packet import MAX_PACKET
-from pubky_homeserver.core.copies import Hint, Listed, Logged, Offered, Position
+from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, Offered, Position
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerRefused
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting, Peer
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.answers import pieces_of, read
+from pubky_homeserver.peers.late import LATE
 from pubky_homeserver.peers.messages import Malformed
 from pubky_homeserver.peers.signatures import sign
 
@@ -126,6 +127,15 @@ class PeerClient:
             raise BodyGone("it is not there any more")
         await self._must_succeed(response)
         return pieces_of(response, self.clock, STALL)
+
+    async def late(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
+        """See `IPeer`."""
+        features = (await self.hello())["features"]
+        if not isinstance(features, list) or LATE not in features:
+            raise PeerRefused("it takes no late writes")
+        response = await self._tell(_log(pubky, private, "late"), messages.pack_late(events))
+        await self._must_succeed(response)
+        return self._read(messages.read_kept, await self._body(response))
 
     async def changes(self, hear: Callable[[Hint | None], None], beat: Callable[[], None]) -> None:
         """See `IPeer`."""

@@ -12,40 +12,33 @@ number and a time that our clock could have, the files the digest.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
-from attrs import evolve, field, frozen
-from blake3 import blake3
+from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pkarr.asking import all_of
 from pubky_homeserver.core.copies import CopiedLog, Copy, LoggedEvent, LogStanding, Position, Reign
 from pubky_homeserver.core.errors import (
-    BodyGone,
     DigestMismatch,
     LogCompacted,
     LogForked,
     NotFound,
     PeerBroken,
-    StorageFull,
 )
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.records import Entry, Operation
 from pubky_homeserver.interfaces import IBlobStore, ICopyStore, IPeer
+from pubky_homeserver.peers.bodies import Bodies
+from pubky_homeserver.peers.comparing import END, Comparing
 
 AT_ONCE = 8
 """Bodies of one log that are fetched at the same time."""
-
-TRIES = 3
-"""Times that a body with another hash than its event's is fetched before the entry goes without."""
 
 LISTS = 5
 """Times that a list is read again because the digest at its end was another one, before somebody should look."""
 
 AHEAD = 3600
 """Seconds that an event may be ahead of our clock: should the account open here, its events go on above these."""
-
-END = "\U0010ffff"
-"""No path is above it, and no other name either."""
 
 
 @frozen
@@ -60,21 +53,26 @@ class Follower:
     may_keep: Callable[[int], bool] = lambda _length: True
     read: Callable[[str], Awaitable[Copy | None]] = field()
     """Reads a copy from the store; whoever shows copies looks along, so that a log that never rests is shown too."""
+    comparing: Comparing = field(kw_only=True)
+    bodies: Bodies = field(init=False)
     log: ClassVar[Logger] = Logger()
 
     @read.default
     def _read_store(self) -> Callable[[str], Awaitable[Copy | None]]:
         return self.store.copy
 
+    @bodies.default
+    def _make_bodies(self) -> Bodies:
+        return Bodies(self.peer, self.blobs, self.inline_limit, self.may_keep)
+
     async def catch_up(self, pubky: str, private: bool) -> None:
         """Be where the primary stands, and know it.
 
-        A whole copy whose history is no beginning of the primary's is left as it is (`LogForked`): one of the two has
-        lost something, and it may not be us.
+        A whole copy whose history is no beginning of the primary's is compared with it: see `comparing.py`.
 
-        Raises what `IPeer` raises, `StoreAway`, `StorageFull`; and `NotFound` if the copy is gone.
+        Raises what `IPeer` raises, `ComparisonBraked`, `StoreAway`, `StorageFull`; and `NotFound` if the copy is gone.
         """
-        comparisons = 0
+        comparisons, taken = 0, set[str]()
         while comparisons < LISTS:
             state = await self._state(pubky, private)
             if not state.is_whole or state.position is None:
@@ -85,10 +83,13 @@ class Follower:
                 if events:
                     await self._apply(pubky, private, events)
                 elif await self.store.confirm(pubky, private, state.position, self._now()):
+                    await self.comparing.settle(pubky, taken)
                     return
-            except (LogCompacted, DigestMismatch) as reason:
+            except (LogCompacted, LogForked, DigestMismatch) as reason:
                 self.log.warn("{pubky} is compared with its primary: {reason}", pubky=pubky, reason=str(reason))
                 comparisons += 1
+                reigns = reason.reigns if isinstance(reason, LogForked) else ()
+                taken |= await self.comparing.prepare(pubky, private, reigns)
                 await self._begin_list(pubky, private)
         raise PeerBroken(f"its log of {pubky} does not fit its list")
 
@@ -140,11 +141,11 @@ class Follower:
             for number, (one, entry) in enumerate(zip(chunk, entries, strict=True)):
                 try:
                     applied = await self.store.apply(pubky, private, one.event, entry)
-                except BaseException:
-                    await self._leave(entries[number + 1 :])  # this one may have been applied: the sweep will know
+                except BaseException:  # this one may have been applied: the sweep will know
+                    await self.bodies.leave(entries[number + 1 :])
                     raise
                 if not applied:
-                    await self._leave(entries[number:])
+                    await self.bodies.leave(entries[number:])
                     raise PeerBroken(f"event {one.event.seq} does not follow ours")
 
     async def _entry(self, pubky: str, private: bool, one: LoggedEvent, last: int) -> Entry | None:
@@ -156,10 +157,7 @@ class Follower:
         entry = Entry(event.path, event.content_hash, event.length, event.content_type, event.modified, seq=event.seq)
         if event.seq < last:
             return entry
-        body = one.body
-        if body is not None and len(body) <= self.inline_limit and blake3(body).digest() == event.content_hash:
-            return evolve(entry, body=body)
-        return await self._with_body(pubky, private, entry)
+        return await self.bodies.given(pubky, private, entry, one.body)
 
     # --- lists ----------------------------------------------------------------------------------------------------
 
@@ -175,7 +173,7 @@ class Follower:
                 await self._begin_list(pubky, private)
                 state = await self._state(pubky, private)
             try:
-                standing = await self._read_pages(pubky, private, state.listed)
+                standing = await self._read_pages(pubky, private, state)
                 await self._replay(pubky, private, standing.position)
                 if await self.store.end_list(pubky, private, standing):
                     return
@@ -187,17 +185,18 @@ class Follower:
             state = await self._state(pubky, private)
         raise PeerBroken(f"its list of {pubky} does not become whole")
 
-    async def _read_pages(self, pubky: str, private: bool, after: str) -> LogStanding:
+    async def _read_pages(self, pubky: str, private: bool, state: CopiedLog) -> LogStanding:
         """Keep the pages of a list; returns where the log stood at the last one."""
+        after, shelve = state.listed, self.comparing.shelve if state.is_compared else None
         while True:
             page = await self.peer.entries(pubky, private, after)
             if not page.entries:
-                await self.store.keep_listed(pubky, private, (), END)
+                await self.store.keep_listed(pubky, private, (), END, shelve)
                 return page.standing
             last = page.entries[-1].path
             if [one.path for one in page.entries] != sorted({one.path for one in page.entries}) or last <= after:
                 raise PeerBroken("its list is not in order")
-            await self.store.keep_listed(pubky, private, page.entries, last)
+            await self.store.keep_listed(pubky, private, page.entries, last, shelve)
             after = last
 
     async def _replay(self, pubky: str, private: bool, end: Position) -> None:
@@ -215,59 +214,12 @@ class Follower:
     # --- bodies ---------------------------------------------------------------------------------------------------
 
     async def _fill(self, pubky: str, entry: Entry) -> bool:
-        whole = await self._with_body(pubky, is_private(entry.path), entry)
+        whole = await self.bodies.fetched(pubky, is_private(entry.path), entry)
         if whole.body is None and whole.blob is None:
             return False
         if not await self.store.fill(pubky, whole):
-            await self._leave([whole])
+            await self.bodies.leave([whole])
         return True
-
-    async def _with_body(self, pubky: str, private: bool, entry: Entry) -> Entry:
-        """An entry with its body; or as it is, if that cannot be had."""
-        if not self.may_keep(entry.length):
-            return entry
-        for _ in range(TRIES):
-            try:
-                whole = await self._fetch(pubky, private, entry)
-            except (BodyGone, StorageFull):
-                return entry
-            if whole is not None:
-                return whole
-            self.log.warn("{peer} sent another body of {pubky} than it named", peer=self.peer.key, pubky=pubky)
-        return entry
-
-    async def _fetch(self, pubky: str, private: bool, entry: Entry) -> Entry | None:
-        """Fetch a body into memory or a blob; None if it is another one. Raises `BodyGone`, `StorageFull`."""
-        pieces = await self.peer.body(pubky, private, entry.path, entry.content_hash)
-        digest, size, small, writer = blake3(), 0, bytearray(), None
-        is_small = entry.length <= self.inline_limit
-        try:
-            if not is_small:
-                writer = await self.blobs.create()
-            async for piece in pieces:
-                size += len(piece)
-                if size > entry.length:
-                    break
-                digest.update(piece)
-                if writer is None:
-                    small += piece
-                else:
-                    await writer.write(piece)
-            if size != entry.length or digest.digest() != entry.content_hash:
-                if writer is not None:
-                    await writer.discard()
-                return None
-            return evolve(entry, body=bytes(small)) if writer is None else evolve(entry, blob=await writer.keep())
-        except BaseException:
-            if writer is not None:
-                await writer.discard()
-            raise
-
-    async def _leave(self, entries: Sequence[Entry | None]) -> None:
-        """Remove blobs that nothing came to refer to."""
-        blobs = [entry.blob for entry in entries if entry is not None and entry.blob is not None]
-        if blobs:
-            await self.blobs.remove(blobs)
 
     async def _state(self, pubky: str, private: bool) -> CopiedLog:
         copy = await self.read(pubky)

@@ -14,6 +14,8 @@
     packets    {"packets": [packet, …]}
     shown      {"packets": [{"pubky", "kept", "packet": packet, "ended": {"pub": standing, "priv": standing},
                 "before": packet}, …]}
+    late       {"events": [event, …]}
+    kept       {"kept": [id, …]}
 
 Hashes (32 bytes), digests (16), bodies and packets are padded base64, numbers are whole and below 2^53, times
 microseconds since the Unix epoch; `log_id` has 32 hex digits, `log` is "pub" or "priv". A "body" is there if it is
@@ -27,7 +29,7 @@ Who reads believes no shape: everything has its type and its bounds, or the whol
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pkarr.packet import HEAD, MAX_PACKET
@@ -62,6 +64,12 @@ MAX_PACKETS = 100
 
 MAX_SHOWN = MAX_PACKETS * (MAX_PACKET + 2) * 4 // 3 + 1024
 """Bytes of a request that shows them."""
+
+MAX_LATE = 100
+"""Events that a request offers as late."""
+
+MAX_OFFER = 4 << 20
+"""Bytes of that request: a hundred of the longest paths, a MiB of small bodies and one more, in base64."""
 
 MAX_NUMBER = (1 << 53) - 1
 
@@ -134,6 +142,16 @@ def _pack_one_shown(shown: Shown) -> dict[str, Any]:
     ends = {"pub": shown.public, "priv": shown.private}
     ended = {name: _pack_standing(end) for name, end in ends.items() if end is not None}
     return {**packed, "ended": ended} if ended else packed
+
+
+def pack_late(events: Sequence[LoggedEvent]) -> dict[str, Any]:
+    """Events that a log lacks."""
+    return {"events": list(map(_pack_event, events))}
+
+
+def pack_kept(ids: Iterable[int]) -> dict[str, Any]:
+    """Receipts for some of them."""
+    return {"kept": sorted(ids)}
 
 
 def to_json(value: object) -> bytes:
@@ -262,6 +280,17 @@ def _read_one_shown(value: object) -> Shown:
         private,
         before,
     )
+
+
+def read_late(request: bytes, pubky: str, private: bool) -> list[LoggedEvent]:
+    """Events that our log lacks."""
+    events = _object(_parse(request)).get("events")
+    return _several(events, lambda one: _read_event(_object(one), pubky, private), MAX_LATE)
+
+
+def read_kept(answer: bytes) -> set[int]:
+    """Receipts."""
+    return set(_several(_object(_parse(answer)).get("kept"), _number, MAX_LATE))
 
 
 def read_hint(data: bytes) -> Hint:

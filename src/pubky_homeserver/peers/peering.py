@@ -23,11 +23,13 @@ from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
-from pubky_homeserver.interfaces import ICopyStore, ILogStore, IMoveStore
+from pubky_homeserver.interfaces import ICopyStore, ILogStore, IMoveStore, IShelfStore
 from pubky_homeserver.packets import Packets, home_of
 from pubky_homeserver.peers.client import PeerClient
+from pubky_homeserver.peers.comparing import Comparing
 from pubky_homeserver.peers.exchange import Exchange, Knowledge
 from pubky_homeserver.peers.following import Follower
+from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.peers.mirror import Mirror
 from pubky_homeserver.peers.moving import Moving
 from pubky_homeserver.peers.neighbours import Neighbour
@@ -53,6 +55,7 @@ class Peering(Service):
     logs: ILogStore
     moves: IMoveStore
     copies: Copies
+    shelf: IShelfStore
     packets: Packets
     storage: Storage
     network: INetwork | None
@@ -86,7 +89,7 @@ class Peering(Service):
     def _make_site(self) -> PeerSite:
         knowledge = self.knowledge
         key, peers = knowledge.homeserver, knowledge.peers
-        return PeerSite(key, peers, self.logs, self.storage, knowledge, self.clock, self.epoch)
+        return PeerSite(key, peers, self.logs, self.storage, knowledge, self.clock, self.epoch, self._late)
 
     @claims.default
     def _make_claims(self) -> Claims:
@@ -148,6 +151,7 @@ class Peering(Service):
             "claimed": copy.claimed // 1_000_000,
             "used": copy.used,
             "missing": copy.missing,
+            "braked": copy.braked,
         }
 
     def _neighbour(self, peer: Peer, agent: IAgent) -> Neighbour:
@@ -159,7 +163,9 @@ class Peering(Service):
 
         store: ICopyStore = self.copies.store
         blobs, inline, read = self.storage.blobs, self.storage.inline_limit, self.copies.refresh
-        follower = Follower(client, store, blobs, self.clock, inline, may_keep, read)
+        key = self.keypair.public_key.z32
+        comparing = Comparing(client, store, self.logs, self.shelf, key, self.clock, may_keep)
+        follower = Follower(client, store, blobs, self.clock, inline, may_keep, read, comparing=comparing)
         exchange = Exchange(peer, client, self.knowledge, self.clock, self.epoch)
         mirror = None
         if peer.follow != NONE:
@@ -206,6 +212,14 @@ class Peering(Service):
                 neighbour.exchange.begin()
 
     # --- beginning and end ----------------------------------------------------------------------------------------
+
+    def _late(self, peer: Peer) -> LateWrites | None:
+        """What takes late writes of a peer; None if it cannot be asked for their bodies."""
+        neighbour = self.neighbours.get(peer.key)
+        if neighbour is None:
+            return None
+        follower = neighbour.follower
+        return LateWrites(follower.bodies, self.logs, self.storage.entries, self.shelf, self.clock, follower.may_keep)
 
     def startService(self) -> None:
         """Begin to follow."""

@@ -6,6 +6,7 @@
     GET accounts/<key>/<log>/events?log_id=&seq=&id=&digest=      the events after a position; 409, 410
     GET accounts/<key>/<log>/entries?after=                       the files of a log, in byte order of their paths
     GET accounts/<key>/<log>/body?path=&hash=                     a body; 410 if it is not here any more
+    POST accounts/<key>/<log>/late                                events that our log lacks; the receipts
     GET packets/<key>                                             the newest signed packet of an account, as at relays
     POST packets                                                  packets that are shown: what became of each, and ours
 
@@ -39,6 +40,7 @@ from pubky_homeserver.packets import home_of
 from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.changes import Changes
 from pubky_homeserver.peers.exchange import FEATURE, Knowledge
+from pubky_homeserver.peers.late import LATE, LateWrites
 from pubky_homeserver.peers.signatures import LONGEST, BadSignature, Head, Signed, verify
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.web.answers import answer_with, refuse, refuse_method
@@ -53,7 +55,7 @@ T = TypeVar("T")
 ROOT = "/peer/v1/"
 
 VERSION = 1
-FEATURES = ("accounts", "changes", "entries", "events", "bodies", "packets", FEATURE)
+FEATURES = ("accounts", "changes", "entries", "events", "bodies", "packets", FEATURE, LATE)
 """What a peer may ask for."""
 
 PAGE = 250
@@ -111,6 +113,8 @@ class PeerSite:
     clock: IReactorTime
     epoch: Callable[[], str]
     """A text that is another one after the store was restarted, restored, or failed over."""
+    late_of: Callable[[Peer], LateWrites | None] = lambda _peer: None
+    """What takes late writes of a peer; None if it cannot be asked for their bodies."""
     _changes: Changes = field(init=False)
     _exact: dict[str, Route] = field(init=False)
     # Path below the root → its route.
@@ -126,6 +130,7 @@ class PeerSite:
         self._exact = {name: route(app, {"GET": name}) for name in ("hello", "accounts", "changes")}
         self._exact["packets"] = route(app, {"POST": "shown"})
         self._of_log = {name: route(app, {"GET": name}) for name in ("events", "entries", "body")}
+        self._of_log["late"] = route(app, {"POST": "late"})
         self._packet = route(app, {"GET": "packet"})
 
     async def answer(self, request: Request) -> None:
@@ -347,6 +352,23 @@ class PeerSite:
         request.setResponseCode(HTTPStatus.GONE)
         request.setHeader(b"Content-Type", PLAIN)
         return b"This body is not here"
+
+    @app.route("/peer/v1/accounts/<pubky>/<log>/late", methods=["POST"])
+    async def late(self, request: Request, asked: Asked) -> bytes:
+        """Lay what our log lacks on the shelf, and say what is safe. 200; 400, 403, 404, 413.
+
+        From who follows the account, or whom we followed; nobody else can have anything of it.
+        """
+        peer, pubky, private = asked.peer, asked.pubky, asked.private
+        takes = self.late_of(peer)
+        may_have = peer.may_read(pubky, private) or (peer.follows(pubky) and (peer.private or not private))
+        standing = await self.logs.standing(pubky, private)
+        if takes is None or not may_have or standing is None or (await self._home(pubky))[0] != self.key:
+            raise NotFound
+        events = await self._posted(
+            request, asked, lambda body: messages.read_late(body, pubky, private), messages.MAX_OFFER
+        )
+        return _json(request, messages.pack_kept(await takes.take(pubky, private, events)))
 
     async def _standing(self, asked: Asked) -> LogStanding:
         """Where a log that the peer may read stands: the account's homeserver may read all. Raises `NotFound`."""

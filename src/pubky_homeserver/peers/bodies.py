@@ -1,0 +1,79 @@
+"""Bodies fetched from a peer: into memory or a file, and never one with another hash than it was named."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from attrs import evolve, frozen
+from blake3 import blake3
+from twisted.logger import Logger
+
+from pubky_homeserver.core.errors import BodyGone, StorageFull
+from pubky_homeserver.core.records import Entry
+from pubky_homeserver.interfaces import IBlobStore, IPeer
+
+TRIES = 3
+"""Times that a body with another hash than its event's is fetched before the entry goes without."""
+
+
+@frozen
+class Bodies:
+    """Fetches bodies of one peer's. `may_keep`: whether so many more bytes are allowed."""
+
+    peer: IPeer
+    blobs: IBlobStore
+    inline_limit: int
+    may_keep: Callable[[int], bool]
+    log: ClassVar[Logger] = Logger()
+
+    async def given(self, pubky: str, private: bool, entry: Entry, body: bytes | None) -> Entry:
+        """An entry with the body that came with it, if that is right and small; else as `fetched`."""
+        if body is not None and len(body) <= self.inline_limit and blake3(body).digest() == entry.content_hash:
+            return evolve(entry, body=body)
+        return await self.fetched(pubky, private, entry)
+
+    async def fetched(self, pubky: str, private: bool, entry: Entry) -> Entry:
+        """An entry with its body; or as it is, if that cannot be had. Raises what `IPeer.body` does but `BodyGone`."""
+        if not self.may_keep(entry.length):
+            return entry
+        for _ in range(TRIES):
+            try:
+                whole = await self._fetch(pubky, private, entry)
+            except (BodyGone, StorageFull):
+                return entry
+            if whole is not None:
+                return whole
+            self.log.warn("{peer} sent another body of {pubky} than it named", peer=self.peer.key, pubky=pubky)
+        return entry
+
+    async def _fetch(self, pubky: str, private: bool, entry: Entry) -> Entry | None:
+        """Fetch a body into memory or a blob; None if it is another one. Raises `BodyGone`, `StorageFull`."""
+        pieces = await self.peer.body(pubky, private, entry.path, entry.content_hash)
+        digest, size, small, writer = blake3(), 0, bytearray(), None
+        is_small = entry.length <= self.inline_limit
+        try:
+            if not is_small:
+                writer = await self.blobs.create()
+            async for piece in pieces:
+                size += len(piece)
+                if size > entry.length:
+                    break
+                digest.update(piece)
+                if writer is None:
+                    small += piece
+                else:
+                    await writer.write(piece)
+            if size != entry.length or digest.digest() != entry.content_hash:
+                if writer is not None:
+                    await writer.discard()
+                return None
+            return evolve(entry, body=bytes(small)) if writer is None else evolve(entry, blob=await writer.keep())
+        except BaseException:
+            if writer is not None:
+                await writer.discard()
+            raise
+
+    async def leave(self, entries: Sequence[Entry | None]) -> None:
+        """Remove blobs that nothing came to refer to."""
+        blobs = [entry.blob for entry in entries if entry is not None and entry.blob is not None]
+        if blobs:
+            await self.blobs.remove(blobs)

@@ -1,0 +1,101 @@
+"""A copy that its primary's log does not go on from is compared with it: first looked at, then repaired.
+
+The primary is right, whatever it lacks. But what it lacks may be its loss, so nothing that is here goes unshelved: what
+the primary can still take is offered to it (`late.py`), and the store shelves what the list replaces or removes. A
+primary that lacks much of what is here has more likely lost it than deleted it: then the comparison **brakes**, and
+waits for the operator. Deletes that come as events, in their order, are the user's own and are not counted.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pubky_homeserver.core.copies import Reign
+from pubky_homeserver.core.errors import ComparisonBraked, NotFound, PeerBroken
+from pubky_homeserver.interfaces import ICopyStore, ILogStore, IPeer, IShelfStore
+from pubky_homeserver.peers.late import Tail
+
+FEW = 10
+"""Files that a comparison may remove whatever share of all they are."""
+
+SHARE = 0.3
+"""Of all files, what it may remove without the operator's word."""
+
+PAGE = 250
+"""Files of ours that are read at a time."""
+
+END = "\U0010ffff"
+"""No path is above it, and no other name either."""
+
+
+@frozen
+class Comparing:
+    """Prepares comparisons of a peer's accounts. `key` is our own; `may_keep` as in `Follower`, of the shelf too."""
+
+    peer: IPeer
+    store: ICopyStore
+    logs: ILogStore
+    shelf: IShelfStore
+    key: str
+    clock: IReactorTime
+    may_keep: Callable[[int], bool] = lambda _length: True
+    log: ClassVar[Logger] = Logger()
+
+    @property
+    def shelve(self) -> tuple[str, int]:
+        """Who shelves, and when."""
+        return self.key, int(self.clock.seconds() * 1_000_000)
+
+    async def prepare(self, pubky: str, private: bool, reigns: Sequence[Reign] = ()) -> set[str]:
+        """Return if a log may be compared now: its tail is offered, if there are reigns in common, and little goes.
+
+        What the primary took, by the ids on its shelf. Raises `ComparisonBraked`, `PeerError`, `StorageFull`.
+        """
+        copy = await self.store.copy(pubky)
+        if copy is None:
+            raise NotFound
+        if copy.braked:
+            raise ComparisonBraked(copy.braked)
+        taken = await Tail(self.peer, self.logs, self.shelf, self.key, self.clock).offer(pubky, private, reigns)
+        removed, total = await self._count(pubky, private)
+        is_much = removed > max(FEW, SHARE * total) or not self.may_keep(await self.shelf.shelf_used(self.key))
+        if is_much and not 0 < removed <= copy.permitted:
+            await self.store.brake(pubky, max(removed, 1))
+            self.log.error(
+                "The primary of {pubky} lacks {removed} of its {total} files here; nothing is removed before you say "
+                "so (homeserver mirror repair)",
+                pubky=pubky,
+                removed=removed,
+                total=total,
+            )
+            raise ComparisonBraked(max(removed, 1))
+        return taken
+
+    async def settle(self, pubky: str, taken: Iterable[str]) -> None:
+        """Forget here what the primary keeps; the comparison is over."""
+        for one in taken:
+            await self.shelf.drop(pubky, one)
+
+    async def _count(self, pubky: str, private: bool) -> tuple[int, int]:
+        """How many files of ours the primary's list lacks, and how many there are."""
+        removed = total = 0
+        after = seen = ""
+        while True:
+            page = await self.peer.entries(pubky, private, after)
+            there = {entry.path for entry in page.entries}
+            upto = max(there, default=END)
+            if upto <= after:
+                raise PeerBroken("its list is not in order")
+            while ours := [one.path for one in await self.store.own(pubky, private, seen, PAGE)]:
+                within = [path for path in ours if path <= upto]
+                total += len(within)
+                removed += sum(path not in there for path in within)
+                seen = within[-1] if within else seen
+                if len(within) < len(ours):
+                    break
+            if not there:
+                return removed, total
+            after = upto

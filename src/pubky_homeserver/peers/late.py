@@ -1,0 +1,234 @@
+"""Late writes: what one homeserver acknowledged, and the log of the account's primary lacks.
+
+They turn up when a copy asks for the events after its own and learns that its history is no beginning of the
+primary's: the primary was rewound to an old state, or was fenced late, or a copy that was less far was chosen. Where
+both histories still agree is found by halving, for what the primary lacks is the end of ours. Of each path only the
+newest of our events counts: it superseded the others, here as there.
+
+The primary applies none of it: whose term is over has no say. It keeps both bodies on its shelf, and its receipt says
+that it does.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import ClassVar
+
+from attrs import evolve, field, frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Position, Reign
+from pubky_homeserver.core.errors import LogCompacted, LogForked, PeerBroken, PeerRefused, StorageFull
+from pubky_homeserver.core.records import Entry, Event, Operation
+from pubky_homeserver.core.shelf import Reason, Shelved, id_of
+from pubky_homeserver.interfaces import IEntryStore, ILogStore, IPeer, IShelfStore
+from pubky_homeserver.peers.bodies import Bodies
+from pubky_homeserver.peers.messages import MAX_LATE
+
+LATE = "late"
+"""What a homeserver says that takes late writes."""
+
+MAX_BODIES = 1 << 20
+"""Bytes of small bodies in one request, and one body more; larger ones are fetched."""
+
+MAX_FETCHED = 8 << 20
+"""Bytes of larger bodies in one request, and one body more: they are fetched while it waits for its answer."""
+
+PAGE = 250
+"""Events that are read of our own log at a time."""
+
+PIECE = 65_536
+"""Bytes of a body that are copied at a time."""
+
+
+@frozen
+class Tail:
+    """The end of our copies' logs, as far as a peer lacks it. `key` is our own."""
+
+    peer: IPeer
+    logs: ILogStore
+    shelf: IShelfStore
+    key: str
+    clock: IReactorTime
+    log: ClassVar[Logger] = Logger()
+
+    async def offer(self, pubky: str, private: bool, reigns: Sequence[Reign]) -> set[str]:
+        """Offer what a log with these reigns lacks; what it took, by the ids on its shelf.
+
+        What it did not take of what we hold is left to the comparison that comes; a DEL that it did not take is
+        shelved here. Raises `PeerAway`, `StorageFull`.
+        """
+        standing = await self.logs.standing(pubky, private)
+        if standing is None or not set(standing.reigns) & set(reigns):
+            return set()
+        common = await self._common(pubky, private, standing)
+        newest = {event.path: event.seq async for event, _ in self._after(pubky, private, common)}
+        taken: set[str] = set()
+        page: list[LoggedEvent] = []
+        inline = fetched = 0
+        async for event, body in self._after(pubky, private, common):
+            if newest.get(event.path) != event.seq:
+                continue
+            page.append(LoggedEvent(event, body))
+            inline += len(body or b"")
+            fetched += event.length if body is None else 0
+            if len(page) >= MAX_LATE or inline >= MAX_BODIES or fetched >= MAX_FETCHED:
+                taken |= await self._tell(pubky, private, page)
+                page, inline, fetched = [], 0, 0
+        if page:
+            taken |= await self._tell(pubky, private, page)
+        self.log.warn(
+            "{peer} lacks the last changes of {pubky}, {count} files of ours; it keeps {taken} of them on its shelf",
+            peer=self.peer.key,
+            pubky=pubky,
+            count=len(newest),
+            taken=len(taken),
+        )
+        return taken
+
+    async def _common(self, pubky: str, private: bool, standing: LogStanding) -> int:
+        """The id of our last event that the peer has too, as far down as our log is complete; 0 if it has none."""
+        low, high, found = standing.floor, standing.position.seq, 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            event = await self.logs.event_numbered(pubky, private, middle)
+            if event is None:
+                low = middle  # no log that is complete lacks it: it has changed meanwhile
+            elif await self._has(event, private, standing.reigns):
+                low, found = middle, event.id
+            else:
+                high = middle
+        return found
+
+    async def _has(self, event: Event, private: bool, reigns: Sequence[Reign]) -> bool:
+        """Whether an event of ours is one of the peer's."""
+        log_id = next((one.log_id for one in reversed(reigns) if one.first <= event.seq), reigns[0].log_id)
+        try:
+            await self.peer.events(event.pubky, private, Position(log_id, event.seq, event.id, event.digest))
+        except LogForked:
+            return False
+        except LogCompacted:
+            return True  # its log was complete there once, and the end of ours is what it lacks
+        return True
+
+    async def _after(
+        self, pubky: str, private: bool, event_id: int
+    ) -> AsyncGenerator[tuple[Event, bytes | None], None]:
+        """Our events after one, with their bodies where those are small and still what the path holds."""
+        while page := await self.logs.logged(pubky, private, event_id, PAGE):
+            for one in page:
+                yield one.event, one.body
+            event_id = page[-1].event.id
+
+    async def _tell(self, pubky: str, private: bool, page: Sequence[LoggedEvent]) -> set[str]:
+        """Offer some; those that were taken."""
+        try:
+            kept = await self.peer.late(pubky, private, page)
+        except (PeerRefused, PeerBroken) as error:
+            self.log.warn(
+                "{peer} takes no late changes of {pubky}: {error}", peer=self.peer.key, pubky=pubky, error=error
+            )
+            kept = set()
+        for one in page:
+            event = one.event
+            if event.id not in kept and event.operation is Operation.DEL:
+                await self.shelf.shelve(late_one(event, self.key, None, None, self._now()))
+        return {id_of_event(one.event) for one in page if one.event.id in kept}
+
+    def _now(self) -> int:
+        return int(self.clock.seconds() * 1_000_000)
+
+
+@frozen
+class LateWrites:
+    """Takes late writes of a peer onto our shelf. `may_keep`: whether it may lay so many more bytes there."""
+
+    bodies: Bodies
+    logs: ILogStore
+    entries: IEntryStore
+    shelf: IShelfStore
+    clock: IReactorTime
+    may_keep: Callable[[int], bool] = field(default=lambda _length: True)
+    log: ClassVar[Logger] = Logger()
+
+    async def take(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
+        """Those of the events (by their ids) that are in our history, make no difference, or lie on our shelf now."""
+        kept, disputed = set(), await self._disputed(pubky)
+        for one in events:
+            try:
+                if await self._take(pubky, private, one, one.event.path in disputed):
+                    kept.add(one.event.id)
+            except StorageFull:
+                break
+        return kept
+
+    async def _disputed(self, pubky: str) -> set[str]:
+        """The paths of which something lies on the shelf."""
+        paths, after = set(), ""
+        while page := await self.shelf.shelf(pubky, after, MAX_LATE):
+            paths |= {one.path for one in page}
+            after = page[-1].id
+        return paths
+
+    async def _take(self, pubky: str, private: bool, one: LoggedEvent, is_disputed: bool) -> bool:
+        """Take one. What makes no difference is shelved all the same if it supersedes something that lies there."""
+        event, origin = one.event, self.bodies.peer.key
+        own = await self.logs.event(pubky, private, event.id)
+        if own is not None and (own.path, own.content_hash) == (event.path, event.content_hash):
+            return True
+        if await self.shelf.shelved(pubky, id_of_event(event)) is not None:
+            return True
+        ours = await self.entries.entry(pubky, event.path)
+        if not is_disputed and (None if ours is None else ours.content_hash) == event.content_hash:
+            return True
+        late = late_one(event, origin, _named(event), None if ours is None else _bare(ours), self._now())
+        if not self.may_keep(await self.shelf.shelf_used(origin) + late.bytes):
+            return False
+        entry = late.entry
+        if entry is not None:
+            entry = await self.bodies.given(pubky, private, entry, one.body)
+            if entry.body is None and entry.blob is None:
+                return False
+        kept = None if ours is None else await self._duplicate(ours)
+        if not await self.shelf.shelve(evolve(late, entry=entry, ours=kept)):
+            await self.bodies.leave([entry, kept])
+        return True
+
+    async def _duplicate(self, entry: Entry) -> Entry:
+        """An entry with a body of its own; without one if that is not here."""
+        reader = None if entry.blob is None else await self.bodies.blobs.open(entry.blob)
+        if reader is None:
+            return evolve(entry, blob=None)
+        writer = await self.bodies.blobs.create()
+        try:
+            for at in range(0, reader.length, PIECE):
+                await writer.write(await reader.read(at, min(PIECE, reader.length - at)))
+            return evolve(entry, blob=await writer.keep())
+        except BaseException:
+            await writer.discard()
+            raise
+        finally:
+            reader.close()
+
+    def _now(self) -> int:
+        return int(self.clock.seconds() * 1_000_000)
+
+
+def id_of_event(event: Event) -> str:
+    """What an event is called on a shelf."""
+    return id_of(event.path, event.seq, event.content_hash)
+
+
+def late_one(event: Event, origin: str, entry: Entry | None, ours: Entry | None, now: int) -> Shelved:
+    """A late event as it lies on a shelf."""
+    return Shelved(event.pubky, id_of_event(event), Reason.LATE, origin, event.path, entry, ours, now, event.id)
+
+
+def _named(event: Event) -> Entry | None:
+    """The entry that an event leaves, without body; None for a DEL."""
+    if event.content_hash is None:
+        return None
+    return Entry(event.path, event.content_hash, event.length, event.content_type, event.modified, seq=event.seq)
+
+
+def _bare(entry: Entry) -> Entry:
+    return evolve(entry, body=None, blob=None)
