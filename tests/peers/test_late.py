@@ -1,0 +1,134 @@
+"""Late writes between homeservers: real client and real site, with the wire between them simulated."""
+
+from copy import deepcopy
+from random import Random
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
+from pkarr.keys import Keypair
+from pubky_homeserver.core.copies import LoggedEvent
+from pubky_homeserver.core.errors import PeerError, PeerRefused
+from pubky_homeserver.core.peers import ALL, NONE
+from pubky_homeserver.core.records import Event, Operation
+from pubky_homeserver.core.shelf import Reason, Shelved
+from pubky_homeserver.peers.client import PeerClient
+from pubky_homeserver.peers.messages import MAX_LATE
+from tests.peers.judge import check_copy
+from tests.peers.simulated import hash_of
+from tests.peers.worlds import Node, User, World, mutual
+
+REST = 60.0
+
+
+async def forked(trust: dict[str, dict[str, dict[str, Any]]]) -> tuple[World, User]:
+    """A world in which `a`, the primary, lost its newest writes, and `b` has them."""
+    world = World(Random(7), trust)
+    user = User(Keypair(bytes([1]) * 32))
+    await world.sign_up(user, "a")
+    for name in world.nodes:
+        await world.start(name)
+    for number in range(30):
+        await world.put(user, f"/pub/{number:02}", b"%d" % number)
+    world.pass_time(REST)
+    home = world.nodes["a"]
+    kept = deepcopy((home.store._accounts, home.store._events))
+    await world.put(user, "/pub/00", b"changed")
+    await world.put(user, "/pub/large", b"x" * 3000)
+    await world.put(user, "/priv/secret", b"y" * 3000)
+    await world.delete(user, "/pub/01")
+    world.pass_time(REST)
+    await world.kill("a")
+    home.store._accounts.clear()
+    home.store._accounts.update(kept[0])
+    home.store._events[:] = kept[1]
+    home.epoch += 1
+    await world.start("a")
+    return world, user
+
+
+async def shelf(node: Node, user: User) -> dict[str, Shelved]:
+    """What lies there, by paths."""
+    return {one.path: one for one in await node.store.shelf.shelf(user.pubky, "", 100)}
+
+
+async def stop(world: World) -> None:
+    """All processes end."""
+    for name in world.nodes:
+        await world.kill(name)
+    assert not world.wires.faults
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_over_the_wire(private: bool) -> None:
+    """The primary has on its shelf what it lost, with large bodies fetched; private files by consent only (I14)."""
+    world, user = await forked(mutual("a", "b", private=private))
+    world.pass_time(REST)
+    home, other = world.nodes["a"], world.nodes["b"]
+    lost = await shelf(home, user)
+    assert lost.keys() == {"/pub/00", "/pub/large", "/pub/01"} | ({"/priv/secret"} if private else set())
+    assert all(one.reason is Reason.LATE and one.origin == other.key for one in lost.values())
+    entry = lost["/pub/large"].entry
+    assert entry is not None
+    assert entry.blob is not None
+    reader = await home.blobs.open(entry.blob)
+    assert reader is not None
+    assert await reader.read(0, reader.length) == b"x" * 3000
+    assert await shelf(other, user) == {}, "what the primary keeps need not lie here"
+    await check_copy(home, other, user.pubky, private)
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_copy_that_is_one_sided() -> None:
+    """A homeserver that offers nothing itself is still asked for the bodies of what it is late with."""
+    world, user = await forked({"a": {"b": {"offer": ALL}}, "b": {"a": {"follow": ALL}}})
+    world.pass_time(REST)
+    assert (await shelf(world.nodes["a"], user)).keys() == {"/pub/00", "/pub/large", "/pub/01"}
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_may_be_late() -> None:
+    """Only who may have the log is heard, of accounts that live here, and no more at a time than is allowed."""
+    trust = mutual("a", "b", "c")
+    trust["a"]["c"] = evolve_trust(trust["a"]["c"])
+    world, user = await forked(trust)
+    event = Event(
+        5, Operation.PUT, user.pubky, "/pub/z", 9, b"\0" * 16, hash_of(b"z"), 1, "text/plain", world.microseconds
+    )
+    late = LoggedEvent(event, b"z")
+
+    async def offer(name: str, pubky: str, private: bool, events: list[LoggedEvent]) -> set[int]:
+        peering = world.nodes[name].peering
+        assert peering is not None
+        source = peering.neighbours[world.nodes["a"].key].source
+        assert isinstance(source, PeerClient)
+        offering = Deferred.fromCoroutine(source.late(pubky, private, events))
+        world.pass_time(5)
+        assert offering.called
+        return await offering
+
+    stranger = evolve(event, pubky=Keypair(b"\7" * 32).public_key.z32)
+    for pubky, private, name in ((user.pubky, True, "b"), (user.pubky, False, "c"), (stranger.pubky, False, "b")):
+        path = "/priv/z" if private else "/pub/z"
+        with pytest.raises(PeerRefused):
+            await offer(name, pubky, private, [LoggedEvent(evolve(event, path=path), b"z")])
+    with pytest.raises(PeerError):
+        await offer("b", user.pubky, False, [late] * (MAX_LATE + 1))
+    for _ in range(2):
+        assert await offer("b", user.pubky, False, [late]) == {event.id}
+    wrong = LoggedEvent(evolve(event, id=6, path="/pub/w", content_hash=hash_of(b"w")), b"z")
+    assert await offer("b", user.pubky, False, [wrong]) == set(), "it has no body of that hash"
+    assert (await shelf(world.nodes["a"], user))["/pub/z"].entry is not None
+    assert "/pub/w" not in await shelf(world.nodes["a"], user)
+    await stop(world)
+
+
+def evolve_trust(settings: dict[str, Any]) -> dict[str, Any]:
+    """A peer that may not follow, and is not followed."""
+    return {**settings, "offer": NONE, "follow": NONE}
