@@ -85,8 +85,8 @@ class Mirror(Service):
     _running: Deferred[None] | None = field(default=None, init=False)
     _looking: Deferred[None] | None = field(default=None, init=False)
     # Going through all accounts.
-    _waiting: set[Deferred[None]] = field(factory=set, init=False)
-    # Logs that wait after a failure.
+    _waiting: "dict[Log, Deferred[None]]" = field(factory=dict, init=False)
+    # Logs that wait after a failure, each once.
     _is_taking: bool = field(default=False, init=False)
     log: ClassVar[Logger] = Logger()
 
@@ -101,7 +101,7 @@ class Mirror(Service):
         super().stopService()
         self._due.clear()
         ending = [one for one in (self._running, self._looking) if one is not None]
-        ending += [*self._working.values(), *self._waiting]
+        ending += [*self._working.values(), *self._waiting.values()]
         for one in ending:
             one.cancel()
         return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
@@ -330,15 +330,21 @@ class Mirror(Service):
             self.log.info("A copy of {pubky} from {peer} waits: {reason}", peer=peer, pubky=pubky, reason=str(error))
         else:
             self.log.failure("A copy of {pubky} from {peer} failed", peer=peer, pubky=pubky)
+        if one in self._waiting:
+            return  # it was tried in between, for there was a hint
         if len(self._waiting) >= MOST:
             self._failures.pop(one, None)
             return
         failures = self._failures[one] = self._failures.get(one, 0) + 1
         longest = RARELY if isinstance(error, PeerRefused) else LONGEST_DELAY
         waiting: Deferred[None] = deferLater(self.clock, self._delay(failures, longest))
-        self._waiting.add(waiting)
-        waiting.addCallbacks(lambda _none: self.hint(*one), lambda _failure: None)
-        waiting.addBoth(lambda _none: self._waiting.discard(waiting))
+        self._waiting[one] = waiting
+        waiting.addBoth(self._stop_waiting, one)
+
+    def _stop_waiting(self, result: object, one: Log) -> None:
+        del self._waiting[one]
+        if not isinstance(result, Failure):
+            self.hint(*one)
 
     def _delay(self, failures: int, longest: float = LONGEST_DELAY) -> float:
         delay: float = min(FIRST_DELAY * 2.0 ** min(max(failures - 1, 0), 20), longest)
