@@ -276,6 +276,37 @@ async def test_a_user_moves(tmp_path: Path) -> None:
         assert await deferToThread(both.bob.put, moved, "/pub/after", b"x") in (200, 201)
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_move_that_is_killed(tmp_path: Path) -> None:
+    """I24: the new homeserver is killed when the old one is shut already; started again it opens the account, whole."""
+    async with friends(tmp_path, mutual=True) as both:
+        for number in range(30):
+            await both.put(f"/pub/{number}", b"%d" % number * 3000)
+            await both.put(f"/priv/{number}", b"%d" % number * 3000)
+        await both.until_bob_has("/pub/29", b"29" * 3000)
+        moved = await deferToThread(sign_up, both.bob, both.user)
+        await both.network.publish(Builder().https("_pubky", 0, BOB.public_key.z32).sign(both.user, 2))
+
+        def is_shut() -> bool:
+            status = both.alice.ask("PUT", both.person.path("/pub/more"), b"x", both.person.headers)[0].status
+            return status in (401, 421)
+
+        await both.until(is_shut)
+        await deferToThread(both.bob.kill)
+        await deferToThread(both.bob.start)
+        await both.until(lambda: both.bob.put(moved, "/pub/after", b"x") in (200, 201))
+
+        def is_whole() -> bool:
+            for number in range(30):
+                for folder, headers in (("/pub", {}), ("/priv", moved.headers)):
+                    answer, body = both.bob.ask("GET", moved.path(f"{folder}/{number}"), None, headers)
+                    if (answer.status, body) != (200, b"%d" % number * 3000):
+                        return False
+            return True
+
+        await both.until(is_whole)
+
+
 def test_settings_without_peers_change_nothing(tmp_path: Path) -> None:
     """Without peers there is no peer protocol, and an unknown account is 404."""
     with node_in(tmp_path) as node:
