@@ -21,7 +21,8 @@ from pubky_homeserver.core.tokens import sign_auth_token
 from pubky_homeserver.store.memory import MemoryStore
 from tests.web.client import Answer
 from tests.web.served import HOMESERVER, Served, served
-from tests.web.sockets import turns
+from tests.web.sockets import turns, until
+from tests.web.streams import following
 
 PRIMARY = Keypair(b"\x08" * 32).public_key.z32
 USER = Keypair(b"\x01" * 32)
@@ -188,3 +189,35 @@ async def test_back_at_an_earlier_home() -> None:
         answer = await one.home.ask("PUT", target, user.headers, b"x")
         assert (answer.status, answer.header("pubky-primary")) == (421, PRIMARY)
         await one.home.sign_in(Keypair((1).to_bytes(32, "big")), path="/signup")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_fence_ends_what_is_private() -> None:
+    """When the account moves away its sessions and private streams end; a stream over several users goes on."""
+    async with copied() as one:
+        home = one.home
+        user, other = await home.sign_up(), await home.sign_up()
+        granted = await home.sign_in_by_grant(Keypair((1).to_bytes(32, "big")))
+        for who, path in ((user, "/priv/old"), (user, "/pub/old"), (other, "/pub/old")):
+            assert (await home.ask("PUT", f"/storage/{who.pubky}{path}", who.headers, b"x")).status == 201
+        home.clock.advance(0)
+        private = f"user={user.pubky}&path=/priv/&live=true"
+        async with (
+            following(home.port, private, {"Cookie": user.cookie}) as by_cookie,
+            following(home.port, private, granted.headers) as by_grant,
+            following(home.port, f"user={user.pubky}&user={other.pubky}&live=true", {}) as public,
+        ):
+            await until(lambda: by_cookie.has("/priv/old") and by_grant.has("/priv/old") and public.has("/pub/old"))
+            packet = Builder().https("_pubky", 0, PRIMARY).sign(Keypair((1).to_bytes(32, "big")), 10**18)
+            assert home.claims is not None
+            await home.claims.packets.learn(packet)
+            await home.claims.copies.refresh(user.pubky)
+            await until(lambda: by_cookie.ended and by_grant.ended)
+            assert (await home.ask("PUT", f"/storage/{other.pubky}/pub/new", other.headers, b"x")).status == 201
+            home.clock.advance(0)
+            await until(lambda: public.has("/pub/new"))
+        for headers in (user.headers, {**granted.headers, "pubky-host": user.pubky}):
+            assert (await home.ask("GET", "/session", headers)).status == 401
+            answer = await home.ask("GET", f"/storage/{user.pubky}/priv/old", headers)
+            assert answer.status == 401
+        assert (await home.ask("GET", f"/storage/{user.pubky}/pub/old")).body == b"x"
