@@ -7,6 +7,7 @@ a copy, and who wants to write waits a moment.
 
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
+from itertools import islice
 from typing import Any
 
 from attrs import define, field
@@ -29,6 +30,9 @@ POLL = 0.25
 
 RECENT = 60.0
 """Seconds for which it is believed what the network said of an account, before a write is sent elsewhere."""
+
+LOOKS_A_SECOND = 5
+"""Looks, at most: anybody may send a write to any copy, and the network is everybody's."""
 
 MOST_LOOKS = 10_000
 """Accounts of which it is remembered when they were looked up."""
@@ -83,7 +87,7 @@ class Claims:
         Raises `NotPrimary` if it lives elsewhere, and `NotOpenYet` if it is about to open here.
         """
         copy = self.copies.of(pubky)
-        if copy is not None and not copy.claimed and self._looked.get(pubky, -RECENT) + RECENT <= self.clock.seconds():
+        if copy is not None and not copy.claimed and self._may_look(pubky):
             looking = Deferred.fromCoroutine(self._look(pubky))
             await looking.addTimeout(WAIT, self.clock, lambda _result, _seconds: None)
         elif copy is not None and copy.claimed:
@@ -102,6 +106,14 @@ class Claims:
             return True
         packet = await self.packets.of(copy.pubky)
         return packet is not None and home_of(packet) == self.packets.homeserver and await self.is_admitted(copy)
+
+    def _may_look(self, pubky: str) -> bool:
+        """Whether the last look at an account is long ago, and there were not too many at others just now."""
+        now = self.clock.seconds()
+        if self._looked.get(pubky, -RECENT) + RECENT > now:
+            return False
+        newest = islice(reversed(self._looked.values()), LOOKS_A_SECOND)
+        return sum(looked + 1 > now for looked in newest) < LOOKS_A_SECOND
 
     async def _look(self, pubky: str) -> None:
         self._looked[pubky] = self.clock.seconds()

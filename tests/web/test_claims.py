@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from pkarr.builder import Builder
 from pkarr.keys import Keypair
-from pubky_homeserver.claims import WAIT
+from pubky_homeserver.claims import LOOKS_A_SECOND, WAIT
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY
@@ -174,6 +174,29 @@ async def test_the_record_is_looked_up_before_a_write_is_sent_away() -> None:
         one.home.clock.advance(61)
         assert (await one.ask("PUT", "/pub/a", body=b"x")).status == 503, "it is about to open"
         assert len(looks) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_looks_are_few() -> None:
+    """Whoever sends writes to many copies makes this homeserver ask the network five times a second, no more."""
+    async with copied() as one:
+        looks: list[str] = []
+
+        async def look(pubky: str) -> None:
+            looks.append(pubky)
+
+        claims = one.home.claims
+        assert claims is not None
+        claims.look = look
+        pubkys = [Keypair(bytes([100 + number]) * 32).public_key.z32 for number in range(12)]
+        for pubky in pubkys:
+            await one.store.copies.begin(pubky, PRIMARY, 1)
+            await claims.copies.refresh(pubky)
+        for expected in (LOOKS_A_SECOND, 2 * LOOKS_A_SECOND, 12):
+            for pubky in pubkys:
+                assert (await one.home.ask("PUT", f"/storage/{pubky}/pub/a", {}, b"x")).status == 421
+            assert len(looks) == len(set(looks)) == expected
+            one.home.clock.advance(1)
 
 
 @pytest_twisted.ensureDeferred
