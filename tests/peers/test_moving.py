@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from pkarr.keys import Keypair
 from pubky_homeserver.accounts import Accounts
-from pubky_homeserver.core.errors import InvalidRequest, NotPrimary, Refused, UserExists
+from pubky_homeserver.core.errors import InvalidRequest, NotHereYet, NotPrimary, Refused, UserExists
 from pubky_homeserver.core.peers import Claim
 from pubky_homeserver.core.records import Operation
 from pubky_homeserver.peers.moving import VOID
@@ -312,6 +312,35 @@ async def test_the_operator_opens() -> None:
     assert await moving.check(None) == []
     with pytest.raises(InvalidRequest):
         wait(world, moving.open(user.pubky))
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_that_will_never_be_whole() -> None:
+    """An account of which not even the list is here opens when that is whole, or when the operator says so."""
+    world = World(Random(1), mutual("a", "b"))
+    user = User(Keypair(b"\x01" * 32))
+    await world.sign_up(user, "a")
+    await world.put(user, "/pub/one", b"one")
+    here, there = world.nodes["b"].store, world.nodes["a"].store
+    listed = await there.logs.listed(user.pubky, False, "", 10)
+    assert listed is not None
+    await here.copies.begin(user.pubky, world.nodes["a"].key, world.microseconds)
+    await here.copies.begin_list(user.pubky, False, listed.standing)
+    await here.copies.keep_listed(user.pubky, False, listed.entries, "/pub/one")
+    await world.start("b")
+    peering = world.nodes["b"].peering
+    assert peering is not None
+    assert peering.moving is not None
+    await claim(world, user, "b")
+    await world.point(user, "b")
+    world.pass_time(200)
+    assert not await lives_at(world.nodes["b"], user)
+    with pytest.raises(NotHereYet):
+        wait(world, peering.moving.open(user.pubky), 100)
+    assert wait(world, peering.moving.open(user.pubky, incomplete=True), 100)
+    assert await lives_at(world.nodes["b"], user)
+    assert await world.put(user, "/pub/two", b"two")
     await end(world)
 
 
