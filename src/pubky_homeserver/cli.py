@@ -22,6 +22,7 @@ from rich.text import Text
 
 from pkarr.keys import InvalidSecretKey, Keypair
 from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run
+from pubky_homeserver.conflict_commands import conflicts
 from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.errors import CannotStart, InvalidCapability, UnprocessableRequest
 from pubky_homeserver.core.quotas import MalformedQuota, UserQuota
@@ -114,6 +115,7 @@ def main() -> None:
 
 main.add_command(record)
 main.add_command(mirror)
+main.add_command(conflicts)
 
 
 @main.command(

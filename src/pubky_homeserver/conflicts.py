@@ -48,32 +48,12 @@ class Outcome:
     """Why it still lies there; None if it was applied."""
 
 
-@define(eq=False)
-class Conflicts(Service):
-    """Looks after the shelf. As a service it drops what is too old: in the process that sweeps."""
+@frozen
+class Conflicts:
+    """Looks after the shelf."""
 
     shelf: IShelfStore
     storage: Storage
-    clock: IReactorTime
-    _looking: LoopingCall = field(init=False)
-    log: ClassVar[Logger] = Logger()
-
-    @_looking.default
-    def _make_looking(self) -> LoopingCall:
-        looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look()))
-        looking.clock = self.clock
-        return looking
-
-    def startService(self) -> None:
-        """Drop what is too old, from now on."""
-        super().startService()
-        self._looking.start(INTERVAL)
-
-    def stopService(self) -> None:
-        """Stop."""
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
 
     async def accounts(self, after: str = "") -> list[str]:
         """Up to 500 accounts of which something lies there, above a pubky."""
@@ -113,6 +93,14 @@ class Conflicts(Service):
         """Throw something away. Raises `NotFound`."""
         if not await self.shelf.drop(pubky, shelved_id):
             raise NotFound
+
+    async def drop_all(self, pubky: str) -> int:
+        """Throw away all of an account; how many that were."""
+        dropped, after = 0, ""
+        while page := await self.page(pubky, after):
+            after = page[-1].id
+            dropped += sum([await self.shelf.drop(pubky, one.id) for one in page])
+        return dropped
 
     async def apply(self, pubky: str, shelved_id: str) -> Outcome:
         """Write what lies there, whatever the path holds by now. Raises `NotFound`, `StoreAway`."""
@@ -179,6 +167,33 @@ class Conflicts(Service):
             raise NotHereYet
         await self.storage.put(session, pubky, path, self.body(entry), entry.length, conditions)
 
+
+@define(eq=False)
+class Expiry(Service):
+    """Drops what lies on the shelf for too long: in the process that sweeps."""
+
+    shelf: IShelfStore
+    clock: IReactorTime
+    _looking: LoopingCall = field(init=False)
+    log: ClassVar[Logger] = Logger()
+
+    @_looking.default
+    def _make_looking(self) -> LoopingCall:
+        looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look()))
+        looking.clock = self.clock
+        return looking
+
+    def startService(self) -> None:
+        """Drop what is too old, from now on."""
+        super().startService()
+        self._looking.start(INTERVAL)
+
+    def stopService(self) -> None:
+        """Stop."""
+        super().stopService()
+        if self._looking.running:
+            self._looking.stop()
+
     async def _look(self) -> None:
         """Drop what is too old, whatever happens."""
         try:
@@ -194,10 +209,10 @@ class Conflicts(Service):
         """Drop what lies there longer than it may."""
         until = int(self.clock.seconds() - KEPT) * 1_000_000
         account = ""
-        while accounts := await self.accounts(account):
+        while accounts := await self.shelf.shelves(account, ACCOUNTS):
             for account in accounts:
                 after = ""
-                while page := await self.page(account, after):
+                while page := await self.shelf.shelf(account, after, PAGE):
                     after = page[-1].id
                     for one in page:
                         if one.shelved < until:

@@ -52,6 +52,27 @@ def status(place: Place, as_json: bool) -> None:
     run(work)
 
 
+@mirror.command("repair", epilog=examples("homeserver mirror repair PUBKY"))
+@click.argument("pubky")
+@at_a_place
+def repair(place: Place, as_json: bool, pubky: str) -> None:
+    """Let the comparison of a copy with its primary go on, though it removes many files here.
+
+    The primary lacks so many of them that it has perhaps lost them. What goes is on the conflict shelf for 30 days.
+    """
+
+    async def work(reactor: Any) -> None:
+        permitted = await place.node(reactor).repair(pubky)
+        if as_json:
+            click.echo(json.dumps({"pubky": pubky, "permitted": permitted}, indent=2))
+        elif permitted:
+            click.echo(f"The comparison goes on, and removes up to {permitted} files.", err=True)
+        else:
+            click.echo("No comparison of this account waits.", err=True)
+
+    run(work)
+
+
 @mirror.command("open", epilog=examples("homeserver mirror open PUBKY", "homeserver mirror open PUBKY --incomplete"))
 @click.argument("pubky")
 @click.option("--incomplete", is_flag=True, help="Open it with the files that are here, though some are missing.")

@@ -30,6 +30,7 @@ from pubky_homeserver import testnet
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.blobs import FileBlobs
 from pubky_homeserver.config import Config
+from pubky_homeserver.conflicts import Conflicts, Expiry
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.quotas import MEGABYTE
@@ -58,6 +59,7 @@ from pubky_homeserver.sweep import Sweep
 from pubky_homeserver.values import ClientIdentity, Socket
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory, Limits
+from pubky_homeserver.web.conflicts import Shelf
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.mirrors import Mirrors
 from pubky_homeserver.web.moves import Moves
@@ -147,6 +149,7 @@ class Homeserver(Service):
             await self._serve(store, blobs, packets, records, metrics)
         if records is not None:
             self._run(Sweep(blobs, store, self.reactor, self.config.blobs.sweep_interval))
+            self._run(Expiry(store.shelf, self.reactor))
             self._run(records)
         self._greet()
 
@@ -229,8 +232,10 @@ class Homeserver(Service):
             mirrors = Mirrors() if peering is None else Mirrors(peering.status)
             moving = None if peering is None else peering.moving
             moves = Moves() if moving is None else Moves(moving.open, moving.check)
+            conflicts = Conflicts(store.shelf, storage)
+            shelf = Shelf(conflicts) if peering is None else Shelf(conflicts, peering.repair)
             admin = Admin(accounts, self._facts())
-            sites["admin"] = AdminSite(admin, health, self.password, known, mirrors, moves).answer
+            sites["admin"] = AdminSite(admin, health, self.password, known, mirrors, moves, shelf).answer
         if "metrics" in self.listeners:
             sites["metrics"] = MetricsSite(metrics).answer
         self._open(sites, DRAIN)

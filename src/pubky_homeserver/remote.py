@@ -102,6 +102,47 @@ class Node:
         asked = "/mirrors/check" + ("" if pubky is None else f"?pubky={quote(pubky, safe='')}")
         return self._read(await self._succeed("GET", asked), frozenset({"copies"}))
 
+    async def repair(self, pubky: str) -> int:
+        """Let a comparison that waits go on; how many files it may remove, 0 if none waits."""
+        asked = f"/mirrors/repair?pubky={quote(pubky, safe='')}"
+        return int(self._read(await self._succeed("POST", asked), frozenset({"permitted"}))["permitted"])
+
+    async def conflicted(self) -> list[str]:
+        """The accounts of which something lies on the conflict shelf."""
+        return await self._all("/conflicts?", "accounts")
+
+    async def conflicts(self, pubky: str) -> list[dict[str, Any]]:
+        """What lies there of an account."""
+        return await self._all(f"/conflicts?pubky={quote(pubky, safe='')}&", "items")
+
+    async def _all(self, asked: str, name: str) -> list[Any]:
+        """All pages of a list."""
+        found: list[Any] = []
+        after = ""
+        while True:
+            page = self._read(await self._succeed("GET", asked + after), frozenset({name, "next"}))
+            found += page[name]
+            if page["next"] is None or not page[name]:
+                return found
+            after = f"after={quote(page['next'], safe='')}"
+
+    async def conflict_body(self, pubky: str, shelved_id: str, ours: bool) -> bytes:
+        """The body of one thing, or of what its path held instead."""
+        which = f"pubky={quote(pubky, safe='')}&id={quote(shelved_id, safe='')}" + ("&ours=true" if ours else "")
+        return await self._succeed("GET", f"/conflicts/body?{which}")
+
+    async def apply_conflicts(self, pubky: str, shelved_id: str | None) -> dict[str, Any]:
+        """Write one thing to its path, or all whose paths nobody changed since: what was `applied`, what is `left`."""
+        which = "untouched=true" if shelved_id is None else f"id={quote(shelved_id, safe='')}"
+        asked = f"/conflicts/apply?pubky={quote(pubky, safe='')}&{which}"
+        return self._read(await self._succeed("POST", asked, patience=LOOK), frozenset({"applied", "left"}))
+
+    async def drop_conflicts(self, pubky: str, shelved_id: str | None) -> dict[str, Any]:
+        """Throw away one thing, or all of an account: how many are `dropped`."""
+        which = "all=true" if shelved_id is None else f"id={quote(shelved_id, safe='')}"
+        asked = f"/conflicts/drop?pubky={quote(pubky, safe='')}&{which}"
+        return self._read(await self._succeed("POST", asked), frozenset({"dropped"}))
+
     async def publish_record(self) -> dict[str, Any]:
         """Publish the homeserver's record now: what each network did."""
         return self._read(

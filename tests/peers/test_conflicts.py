@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from attrs import define, field
 
-from pubky_homeserver.conflicts import INTERVAL, KEPT, Conflicts
+from pubky_homeserver.conflicts import INTERVAL, KEPT, Conflicts, Expiry
 from pubky_homeserver.core.errors import NotFound
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.core.shelf import Reason, Shelved
@@ -47,7 +47,7 @@ class Rewound(World):
         bodies = Bodies(self.sender, self.primary_blobs, INLINE, lambda _length: True)
         self.peer.takes = LateWrites(bodies, self.primary.logs, self.primary, self.primary.shelf, self.clock)
         storage = Storage(self.primary, self.primary.locks, self.primary_blobs, self.clock, None, INLINE)
-        self.conflicts = Conflicts(self.primary.shelf, storage, self.clock)
+        self.conflicts = Conflicts(self.primary.shelf, storage)
 
     async def write(self, pubky: str, path: str, body: bytes) -> None:
         """A file at the primary, and a note of it."""
@@ -222,7 +222,8 @@ async def test_what_is_old() -> None:
         world.rewind()
         world.pass_time(30)
         assert len(await _shelf(world.primary, pubky)) == 4
-        world.conflicts.startService()
+        expiry = Expiry(world.primary.shelf, world.clock)
+        expiry.startService()
         for _ in range(29):
             world.clock.advance(86_400)
         assert len(await _shelf(world.primary, pubky)) == 4
@@ -230,7 +231,7 @@ async def test_what_is_old() -> None:
         world.clock.advance(INTERVAL)
         assert await _shelf(world.primary, pubky) == []
         assert await world.primary.shelf.shelf_used(MIRROR) == 0
-        world.conflicts.stopService()
+        expiry.stopService()
 
 
 @pytest_twisted.ensureDeferred

@@ -16,13 +16,17 @@ from pkarr.keys import Keypair, PublicKey
 from pkarr.packet import SignedPacket
 from pkarr.survey import Sighting, survey
 from pubky_homeserver.accounts import Accounts
+from pubky_homeserver.conflicts import Conflicts
 from pubky_homeserver.core.errors import NotHereYet, StoreAway
 from pubky_homeserver.core.health import Check, Publication
 from pubky_homeserver.core.records import Totals
 from pubky_homeserver.publisher import Advertised
+from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
+from pubky_homeserver.testing import MemoryBlobs
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory
+from pubky_homeserver.web.conflicts import Shelf
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.mirrors import Mirrors
 from pubky_homeserver.web.moves import Moves
@@ -80,6 +84,8 @@ class Operator:
     """What is said of copies that might become accounts."""
     opened: list[tuple[str, bool]] = field(factory=list)
     """What was to open, and whether although its list was not whole."""
+    waiting: dict[str, int] = field(factory=dict)
+    """Account → files that its comparison would remove, which waits."""
     site: AdminSite = field(init=False)
     port: int = field(init=False, default=0)
 
@@ -130,6 +136,10 @@ class Operator:
         """What would become of copies."""
         return [one for one in self.checked if pubky in (None, one["pubky"])]
 
+    async def repair(self, pubky: str) -> int:
+        """Let a comparison go on."""
+        return self.waiting.pop(pubky, 0)
+
     def has_room(self, place: str) -> bool:
         """Whether there is room at a place."""
         return self.rooms[place]
@@ -146,7 +156,9 @@ async def operator(password: str = PASSWORD, asks_networks: bool = True) -> Asyn
     health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.records, clock)
     known = NetworkRecords(one.survey, one.publish, clock) if asks_networks else None
     moves = Moves(one.open, one.check) if asks_networks else Moves()
-    one.site = AdminSite(Admin(accounts, FACTS), health, password, known, Mirrors(lambda: one.mirrored), moves)
+    storage = Storage(store, store.locks, MemoryBlobs(clock), clock)
+    shelf = Shelf(Conflicts(store.shelf, storage), one.repair)
+    one.site = AdminSite(Admin(accounts, FACTS), health, password, known, Mirrors(lambda: one.mirrored), moves, shelf)
     factory = HTTPFactory(one.site.answer, reactor)
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
     one.port = listening.getHost().port

@@ -221,6 +221,17 @@ class Peering(Service):
         follower = neighbour.follower
         return LateWrites(follower.bodies, self.logs, self.storage.entries, self.shelf, self.clock, follower.may_keep)
 
+    async def repair(self, pubky: str) -> int:
+        """Let the comparison of a copy go on that waits for the operator; how many files it may remove."""
+        permitted = await self.copies.store.permit(pubky)
+        copy = await self.copies.refresh(pubky)
+        neighbour = None if copy is None else self.neighbours.get(copy.primary)
+        if permitted and neighbour is not None and neighbour.mirror is not None:
+            neighbour.mirror.hint(pubky, False)
+            if neighbour.peer.private:
+                neighbour.mirror.hint(pubky, True)
+        return permitted
+
     def startService(self) -> None:
         """Begin to follow."""
         super().startService()

@@ -17,6 +17,7 @@ from pubky_homeserver.core.quotas import MEGABYTE, MalformedQuota, UserQuota
 from pubky_homeserver.core.records import SignupToken, TokenState
 from pubky_homeserver.core.tokens import check_signup_token
 from pubky_homeserver.web.answers import answer_with, refuse_method
+from pubky_homeserver.web.conflicts import Shelf
 from pubky_homeserver.web.cors import add_cors, answer_options
 from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.json_bodies import misfit, read_json
@@ -146,6 +147,8 @@ class AdminSite:
     """The copies of other homeservers' accounts."""
     moves: Moves = field(factory=Moves)
     """Accounts that come here."""
+    shelf: Shelf | None = None
+    """What did not win."""
     _open: dict[bytes, Route] = field(init=False)
     # Raw path → its route, for everybody.
     _guarded: dict[bytes, Route] = field(init=False)
@@ -170,6 +173,15 @@ class AdminSite:
             b"/mirrors/open": route(self.moves.app, {"POST": "open_now"}),
             b"/mirrors/check": route(self.moves.app, {"GET": "check_all"}),
         }
+        if self.shelf is not None:
+            app = self.shelf.app
+            self._guarded |= {
+                b"/conflicts": route(app, {"GET": "show", "HEAD": "show"}),
+                b"/conflicts/body": route(app, {"GET": "body"}),
+                b"/conflicts/apply": route(app, {"POST": "apply"}),
+                b"/conflicts/drop": route(app, {"POST": "drop"}),
+                b"/mirrors/repair": route(app, {"POST": "repair_now"}),
+            }
         records = (self.records or NoNetworks()).app
         self._guarded[b"/record/publish"] = route(records, {"POST": "publish_now"})
         self._record = route(records, {"GET": "show"})
