@@ -89,6 +89,8 @@ class FaultProxy:
     """Whether a new connection is made twice: the server gets every request a second time; that answer is dropped."""
     requests: list[tuple[float, bytes]] = field(factory=list, init=False)
     """When (monotonic seconds) a piece with the head of a request went up, and that piece."""
+    passed: int = field(default=0, init=False)
+    """Bytes that went through, both ways."""
     cuts: int = field(default=0, init=False)
     """Connections that were cut."""
     port: int = field(default=0, init=False)
@@ -183,6 +185,7 @@ class FaultProxy:
             await asyncio.sleep(0.05)  # lest the reset overtakes the end
 
     async def _delay(self, data: bytes, down: bool) -> None:
+        self.passed += len(data)
         wait = self.latency + (len(data) / self.rate if self.rate else 0.0)
         if wait:
             await asyncio.sleep(wait)
