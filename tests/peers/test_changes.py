@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from pubky_homeserver.core.copies import Hint
 from pubky_homeserver.core.errors import PeerAway
 from pubky_homeserver.core.peers import NONE
-from pubky_homeserver.peers.changes import BEAT
+from pubky_homeserver.peers.changes import BEAT, PAUSE
 from pubky_homeserver.peers.client import SILENCE
 from tests.peers.peering import Peering, peering
 from tests.web.sockets import turns, until
@@ -60,12 +60,17 @@ async def listener() -> AsyncIterator[Listener]:
 
 @pytest_twisted.ensureDeferred
 async def test_a_change_is_hinted_at(listener: Listener) -> None:
-    """Soon after each write there is a hint with the number of the log's newest event."""
+    """Soon after each write there is a hint with the number of the log's newest event; many in a row share one."""
     pair, pubky = listener.pair, listener.pair.owner.pubky
     await pair.put("/pub/a", b"one")
     await until(lambda: listener.heard[-1] == Hint(pubky, False, 1))
     await pair.delete("/pub/a")
-    await until(lambda: listener.heard[-1] == Hint(pubky, False, 2))
+    await pair.put("/pub/a", b"two")
+    await turns()
+    assert listener.heard[-1] == Hint(pubky, False, 1)
+    pair.home.clock.advance(PAUSE)
+    await until(lambda: listener.heard[-1] == Hint(pubky, False, 3))
+    assert Hint(pubky, False, 2) not in listener.heard
 
 
 @pytest_twisted.ensureDeferred

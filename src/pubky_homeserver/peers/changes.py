@@ -25,6 +25,12 @@ from pubky_homeserver.peers.messages import pack_hint, to_json
 BEAT = 5.0
 """Seconds from one beat to the next."""
 
+PAUSE = 0.1
+"""Seconds from one look at what changed to the next: under load one hint, and one question, is for many changes.
+
+The first change after silence is told at once.
+"""
+
 PAGE = 500
 """Events read at a time."""
 
@@ -64,7 +70,10 @@ class Changes:
                 if now >= beat:
                     yield _frame("beat", b"%d" % told)
                     beat = now + BEAT
-                await alarm.wait(beat - now)
+                if events:
+                    await alarm.rest(PAUSE)
+                else:
+                    await alarm.wait(beat - now)
         finally:
             unsubscribe()
             if self._listening.get(peer.key) is alarm:
@@ -89,6 +98,7 @@ class _Alarm:
     ended: bool = field(default=False, init=False)
     _rang: bool = field(default=False, init=False)
     _waiting: Deferred[None] | None = field(default=None, init=False)
+    _resting: Deferred[None] | None = field(default=None, init=False)
 
     def ring(self) -> None:
         """There may be something new."""
@@ -99,6 +109,8 @@ class _Alarm:
         """There is nothing more to wait for."""
         self.ended = True
         self.ring()
+        if self._resting is not None and not self._resting.called:
+            self._resting.callback(None)
 
     async def wait(self, seconds: float) -> None:
         """Return at the next ring, or after some seconds."""
@@ -110,6 +122,17 @@ class _Alarm:
             finally:
                 self._waiting = None
         self._rang = False
+
+    async def rest(self, seconds: float) -> None:
+        """Return after some seconds, or at the end."""
+        resting: Deferred[None] = Deferred()
+        if self.ended:
+            return
+        self._resting = resting
+        try:
+            await resting.addTimeout(seconds, self._clock, lambda _result, _seconds: None)
+        finally:
+            self._resting = None
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.called:
