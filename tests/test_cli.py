@@ -478,19 +478,21 @@ async def test_mirror_status(shell: Shell, node: Operator) -> None:
     assert (ran.code, ran.out) == (0, "")
     assert "[peers.NAME]" in ran.err
     copy = {"pubky": "b" * 52, "primary": KEY, "seq": 7, "confirmed": 0, "used": 1_500_000, "missing": 2}
+    copy |= {"behind": 75, "lag": 3}
+    traffic = {"requests": 12, "failures": 1, "received": 2_500_000}
     node.mirrored = {
         "peers": [
-            {"name": "alice", "key": KEY, "failure": None},
-            {"name": "carol", "key": "c" * 52, "failure": "no answer within 20 s"},
+            {"name": "alice", "key": KEY, "failure": None, "trouble": None, "traffic": traffic},
+            {"name": "carol", "key": "c" * 52, "failure": "no answer within 20 s", "trouble": None, "traffic": traffic},
         ],
         "copies": [{**copy, "state": "stale"}],
     }
     ran = await shell.run("mirror", "status")
     assert (ran.code, ran.err) == (0, "")
     lines = [line.split() for line in ran.out.splitlines()]
-    assert ["alice", KEY, "followed"] in lines
-    assert ["carol", "c" * 52, "no", "answer", "within", "20", "s"] in lines
-    assert ["b" * 52, "8pinxxgq…", "stale", "never", "7", "1.5", "2"] in lines
+    assert ["alice", KEY, "12", "1", "2.5", "followed"] in lines
+    assert ["carol", "c" * 52, "12", "1", "2.5", "no", "answer", "within", "20", "s"] in lines
+    assert ["b" * 52, "8pinxxgq…", "stale", "never", "7", "0:01:15,", "3", "changes", "1.5", "2"] in lines
     assert json.loads((await shell.run("mirror", "status", "--json")).out) == node.mirrored
     assert (await node.ask("GET", "/mirrors")).status == 401
 

@@ -28,8 +28,10 @@ class Copies:
     # Pubky → copy.
     _heard: dict[str, float] = field(factory=dict, init=False)
     # Homeserver → when it last said (seconds) that it has told of all changes.
-    _behind: set[str] = field(factory=set, init=False)
-    # Copies of which we know that they are not up to date, or do not know that they are.
+    _behind: dict[str, float] = field(factory=dict, init=False)
+    # Copies of which we know that they are not up to date, or do not know that they are → since when (seconds).
+    _told: dict[tuple[str, bool], int] = field(factory=dict, init=False)
+    # A copy's log → the number of its newest event, as its primary said.
     _used: Counter[str] = field(factory=Counter, init=False)
     # Homeserver → bytes that copies of its accounts take.
     _claimed: set[str] = field(factory=set, init=False)
@@ -43,7 +45,6 @@ class Copies:
         while page := await self.store.copies(after, PAGE):
             for copy in page:
                 self._note(copy.pubky, copy)
-                self._behind.add(copy.pubky)
             after = page[-1].pubky
 
     async def refresh(self, pubky: str) -> Copy | None:
@@ -82,11 +83,30 @@ class Copies:
 
     def fall_behind(self, pubky: str) -> None:
         """Note that a copy is not up to date, or may not be."""
-        self._behind.add(pubky)
+        if pubky in self._known:
+            self._behind.setdefault(pubky, self.clock.seconds())
+
+    def hear_of(self, pubky: str, private: bool, seq: int) -> None:
+        """Note the number of a log's newest event, as the primary says; what it was before counts no more."""
+        if pubky in self._known:
+            self._told[pubky, private] = seq
 
     def keep_up(self, pubky: str) -> None:
         """Note that a copy is where its primary said that it stands."""
-        self._behind.discard(pubky)
+        self._behind.pop(pubky, None)
+
+    def behind_for(self, copy: Copy) -> float:
+        """Seconds for which a copy has not been where its primary is, or it is not known to be; 0 if it is there."""
+        since = self._behind.get(copy.pubky)
+        return 0.0 if since is None else max(0.0, self.clock.seconds() - since)
+
+    def lag(self, copy: Copy) -> int:
+        """Events that its primary has and a copy has not, as far as the primary has said."""
+        lag = 0
+        for private, log in ((False, copy.public), (True, copy.private)):
+            told = self._told.get((copy.pubky, private), 0)
+            lag += max(0, told - (0 if log.position is None else log.position.seq))
+        return lag
 
     def confirmed(self, copy: Copy) -> int:
         """When the primary last said that it has nothing newer (Unix seconds, by our clock); 0 if it never did."""
@@ -107,8 +127,12 @@ class Copies:
             self._count[old.primary] -= 1
         self._claimed.discard(pubky)
         if copy is None:
-            self._behind.discard(pubky)
+            self._behind.pop(pubky, None)
+            for private in (False, True):
+                self._told.pop((pubky, private), None)
             return
+        if old is None:
+            self._behind[pubky] = self.clock.seconds()  # until somebody says that it is not
         if copy.claimed:
             self._claimed.add(pubky)
         self._known[pubky] = copy

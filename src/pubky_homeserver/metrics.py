@@ -5,16 +5,18 @@ through OpenTelemetry, which shows in three ways: every sample names its scope i
 series appears with its first record and not before, and `target_info` describes the process. No label holds a key, a
 path, a token or a cookie.
 
-A number of our own gets a field here and a method that records it; nobody else touches the registry.
+A number of our own gets a field here and a method that records it; nobody else touches the registry. What somebody
+knows anyway is not recorded but asked for (`ask`) whenever the numbers are wanted.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 
-from attrs import define, field
+from attrs import define, field, frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from twisted.internet.interfaces import IReactorTime
 
@@ -28,6 +30,18 @@ CONNECTION_BUCKETS = (10, 100, 1000, 10000, 100000)
 """Upper bounds in milliseconds of how long a stream was open."""
 
 STORAGE_LABELS = ("addressing_mode", "auth_method", "pubky_host_header", "pubky_host_query")
+
+
+@frozen
+class Asked:
+    """A number as it is now, with one label at most."""
+
+    name: str
+    """Of one that only grows it ends in `_total`."""
+    meaning: str
+    values: Mapping[str, float]
+    """By the value of the label; by the empty text if there is none."""
+    label: str | None = None
 
 
 @define(eq=False)
@@ -153,6 +167,10 @@ class ServerMetrics:
         """A round over all users takes longer than the interval."""
         self._user_records_late.labels(SCOPE).inc()
 
+    def ask(self, read: Callable[[], Iterable[Asked]]) -> None:
+        """Show these numbers too, as they are then."""
+        self._registry.register(_Asking(read))
+
     def render(self) -> bytes:
         """All series as Prometheus' text format 0.0.4."""
         return "".join(_render(self._registry.collect())).encode()
@@ -176,6 +194,23 @@ class ServerMetrics:
         Gauge("target_info", "What is measured, and with what", tuple(target), registry=self._registry).labels(
             **target
         ).set(1)
+
+
+@frozen(eq=False)
+class _Asking(Collector):
+    """Brings numbers of somebody else into the registry."""
+
+    _read: Callable[[], Iterable[Asked]]
+
+    def collect(self) -> Iterator[Metric]:
+        """The numbers as they are now."""
+        for one in self._read():
+            kind = "counter" if one.name.endswith("_total") else "gauge"
+            metric = Metric(one.name.removesuffix("_total"), one.meaning, kind)
+            for value, number in one.values.items():
+                labels = {} if one.label is None else {one.label: value}
+                metric.add_sample(one.name, {**labels, SCOPE_LABEL: SCOPE}, float(number))
+            yield metric
 
 
 def _observe(histogram: Histogram, milliseconds: float) -> None:

@@ -125,26 +125,38 @@ def promote_check(place: Place, as_json: bool, pubky: str | None) -> None:
 
 def show_peers(peers: list[dict[str, Any]]) -> Table:
     """A line for each peer."""
-    table = plain_table("peer", "key", "state")
+    table = plain_table("peer", "key", "asked", "failed", "MB received", "state")
     for one in peers:
-        failure = one["failure"] or one["trouble"]
+        failure, traffic = one["failure"] or one["trouble"], one["traffic"]
         state = Text("followed", style="green") if failure is None else Text(failure, style="red")
-        table.add_row(Text(one["name"]), Text(one["key"]), state)
+        asked, failed, received = traffic["requests"], traffic["failures"], f"{traffic['received'] / 1_000_000:.1f}"
+        table.add_row(Text(one["name"]), Text(one["key"]), Text(str(asked)), Text(str(failed)), Text(received), state)
     return table
 
 
 def show_copies(copies: list[dict[str, Any]], now: float) -> Table:
     """A line for each copy."""
-    table = plain_table("account", "at", "state", "confirmed", "change", "MB", "bodies missing")
+    table = plain_table("account", "at", "state", "confirmed", "change", "behind", "MB", "bodies missing")
     for one in copies:
-        confirmed = f"{timedelta(seconds=max(0, int(now - one['confirmed'])))} ago" if one["confirmed"] else "never"
         table.add_row(
             Text(one["pubky"]),
             Text(one["primary"][:8] + "…"),
             Text(one["state"], style=_COLOURS.get(one["state"], "")),
-            Text(confirmed),
+            Text(_ago(one["confirmed"], now)),
             Text(str(one["seq"])),
+            Text(_lag(one["behind"], one["lag"])),
             Text(f"{one['used'] / 1_000_000:.1f}"),
             Text(str(one["missing"])),
         )
     return table
+
+
+def _ago(at: int, now: float) -> str:
+    return f"{timedelta(seconds=max(0, int(now - at)))} ago" if at else "never"
+
+
+def _lag(seconds: int, events: int) -> str:
+    """How far a copy is behind its primary, as far as that has said."""
+    if not events:
+        return "-" if not seconds else f"{timedelta(seconds=seconds)}"
+    return f"{timedelta(seconds=seconds)}, {events} changes"

@@ -43,6 +43,7 @@ from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.networks import Networks
 from pubky_homeserver.packets import Packets
+from pubky_homeserver.peers.numbers import Numbers
 from pubky_homeserver.peers.peering import Peering
 from pubky_homeserver.proxied import ProxiedFactory
 from pubky_homeserver.publisher import Advertised
@@ -236,6 +237,9 @@ class Homeserver(Service):
             shelf = Shelf(conflicts) if peering is None else Shelf(conflicts, peering.repair)
             admin = Admin(accounts, self._facts())
             sites["admin"] = AdminSite(admin, health, self.password, known, mirrors, moves, shelf).answer
+        if peering is not None:
+            numbers = Numbers(peering.copies, peering.tally)
+            metrics.ask(numbers.read)
         if "metrics" in self.listeners:
             sites["metrics"] = MetricsSite(metrics).answer
         self._open(sites, DRAIN)

@@ -1,7 +1,7 @@
 """The body of an answer, as fast as its reader takes it, and no faster than that."""
 
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,13 +20,14 @@ HIGH_WATER = 256 << 10
 class _Pieces(Protocol):
     """Keeps the pieces of a body for a reader. The connection ends when nothing moves for some seconds."""
 
-    def __init__(self, clock: IReactorTime, patience: float) -> None:
+    def __init__(self, clock: IReactorTime, patience: float, receive: Callable[[int], None]) -> None:
         self.pieces: deque[bytes] = deque()
         self.reason: Failure | None = None
         """Why it ended; None before the end."""
         self.is_late = False
         self._clock = clock
         self._patience = patience
+        self._receive = receive
         self._timer: IDelayedCall = clock.callLater(patience, self._give_up)
         self._size = 0
         self._paused = False
@@ -36,6 +37,7 @@ class _Pieces(Protocol):
         if not self._timer.active():
             return  # nobody reads on
         self._timer.reset(self._patience)
+        self._receive(len(data))
         self.pieces.append(data)
         self._size += len(data)
         if self._size > HIGH_WATER and not self._paused and self.transport is not None:
@@ -88,13 +90,15 @@ class _Pieces(Protocol):
             self._timer.cancel()
 
 
-def pieces_of(response: IResponse, clock: IReactorTime, patience: float) -> AsyncGenerator[bytes, None]:
-    """The body of an answer.
+def pieces_of(
+    response: IResponse, clock: IReactorTime, patience: float, receive: Callable[[int], None]
+) -> AsyncGenerator[bytes, None]:
+    """The body of an answer. `receive` is told how many bytes come.
 
     Raises `PeerAway` if it breaks off, or if nothing comes for `patience` seconds. Who does not read on for so long, or
     never begins, has given it up.
     """
-    body = _Pieces(clock, patience)
+    body = _Pieces(clock, patience, receive)
     response.deliverBody(body)
     return _read(body)
 
@@ -115,10 +119,12 @@ async def _read(body: _Pieces) -> AsyncGenerator[bytes, None]:
         body.close()
 
 
-async def read(response: IResponse, clock: IReactorTime, patience: float, most: int) -> bytes:
+async def read(
+    response: IResponse, clock: IReactorTime, patience: float, receive: Callable[[int], None], most: int
+) -> bytes:
     """The whole body. Raises as `pieces_of`, and `PeerBroken` if it is longer than `most` bytes."""
     whole = bytearray()
-    pieces = pieces_of(response, clock, patience)
+    pieces = pieces_of(response, clock, patience, receive)
     try:
         async for piece in pieces:
             whole += piece

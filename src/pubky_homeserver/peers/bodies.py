@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from blake3 import blake3
 from twisted.logger import Logger
 
 from pubky_homeserver.core.errors import BodyGone, StorageFull
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import IBlobStore, IPeer
+from pubky_homeserver.peers.tally import Counted, Tally
 
 TRIES = 3
 """Times that a body with another hash than its event's is fetched before the entry goes without."""
@@ -23,6 +24,7 @@ class Bodies:
     blobs: IBlobStore
     inline_limit: int
     may_keep: Callable[[int], bool]
+    tally: Tally = field(factory=Tally)
     log: ClassVar[Logger] = Logger()
 
     async def given(self, pubky: str, private: bool, entry: Entry, body: bytes | None) -> Entry:
@@ -42,6 +44,7 @@ class Bodies:
                 return entry
             if whole is not None:
                 return whole
+            self.tally.count(Counted.WRONG_BODY)
             self.log.warn("{peer} sent another body of {pubky} than it named", peer=self.peer.key, pubky=pubky)
         return entry
 

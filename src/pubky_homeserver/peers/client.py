@@ -30,6 +30,7 @@ from pubky_homeserver.peers.answers import pieces_of, read
 from pubky_homeserver.peers.late import LATE
 from pubky_homeserver.peers.messages import Malformed
 from pubky_homeserver.peers.signatures import sign
+from pubky_homeserver.peers.tally import Traffic
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ class PeerClient:
     """Our own."""
     agent: IAgent = field(repr=False)
     clock: IReactorTime = field(repr=False)
+    traffic: Traffic = field(factory=Traffic, repr=False)
 
     @property
     def key(self) -> str:
@@ -94,7 +96,7 @@ class PeerClient:
             await self._drop(response)
             return None
         await self._must_succeed(response)
-        return await read(response, self.clock, STALL, MAX_PACKET)
+        return await read(response, self.clock, STALL, self.traffic.receive, MAX_PACKET)
 
     async def events(self, pubky: str, private: bool, position: Position) -> Logged:
         """See `IPeer`."""
@@ -126,7 +128,7 @@ class PeerClient:
             await self._drop(response)
             raise BodyGone("it is not there any more")
         await self._must_succeed(response)
-        return pieces_of(response, self.clock, STALL)
+        return pieces_of(response, self.clock, STALL, self.traffic.receive)
 
     async def late(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
         """See `IPeer`."""
@@ -141,7 +143,7 @@ class PeerClient:
         """See `IPeer`."""
         response = await self._ask("changes")
         await self._must_succeed(response)
-        pieces = pieces_of(response, self.clock, SILENCE)
+        pieces = pieces_of(response, self.clock, SILENCE, self.traffic.receive)
         try:
             async for name, data in _frames(pieces):
                 if name == b"epoch":
@@ -179,6 +181,7 @@ class PeerClient:
         asking: Deferred[IResponse] = self.agent.request(
             method.encode("ascii"), place.encode("ascii"), headers, producer
         )
+        self.traffic.requests += 1
         given_up = Event()
 
         def give_up(_waiting: object) -> None:
@@ -189,11 +192,15 @@ class PeerClient:
         asking.chainDeferred(waiting)
         try:
             return await waiting.addTimeout(PATIENCE, self.clock, _be_late)
-        except (CancelledError, PeerAway):
+        except CancelledError:
+            raise
+        except PeerAway:
+            self.traffic.failures += 1
             raise
         except Exception as error:  # whatever finding, connecting, TLS or HTTP raise means the same
             if given_up.is_set() or _is_cancelled(error):  # a look-up that is given up says that there is no such host
                 raise CancelledError from None
+            self.traffic.failures += 1
             raise PeerAway(_cause(error)) from error
 
     async def _must_succeed(self, response: IResponse) -> None:
@@ -201,6 +208,7 @@ class PeerClient:
         code: int = response.code
         if code == 200:
             return
+        self.traffic.failures += 1
         text = (await self._text(response)) or "without a reason"
         if code in (403, 404):
             raise PeerRefused(f"{code}: {text}")
@@ -210,7 +218,7 @@ class PeerClient:
 
     async def _text(self, response: IResponse) -> str:
         """What a refusal says, on one line."""
-        pieces = pieces_of(response, self.clock, STALL)
+        pieces = pieces_of(response, self.clock, STALL, self.traffic.receive)
         said = bytearray()
         try:
             async for piece in pieces:
@@ -226,12 +234,13 @@ class PeerClient:
         await self._text(response)
 
     async def _body(self, response: IResponse) -> bytes:
-        return await read(response, self.clock, STALL, messages.MAX_ANSWER)
+        return await read(response, self.clock, STALL, self.traffic.receive, messages.MAX_ANSWER)
 
     def _read(self, parse: Callable[[bytes], T], data: bytes) -> T:
         try:
             return parse(data)
         except Malformed as error:
+            self.traffic.failures += 1
             raise PeerBroken(f"an answer is not as it must be: {error}") from None
 
 

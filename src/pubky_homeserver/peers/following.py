@@ -30,6 +30,7 @@ from pubky_homeserver.core.records import Entry, Operation
 from pubky_homeserver.interfaces import IBlobStore, ICopyStore, IPeer
 from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.comparing import END, Comparing
+from pubky_homeserver.peers.tally import Counted, Tally
 
 AT_ONCE = 8
 """Bodies of one log that are fetched at the same time."""
@@ -39,6 +40,12 @@ LISTS = 5
 
 AHEAD = 3600
 """Seconds that an event may be ahead of our clock: should the account open here, its events go on above these."""
+
+_REASONS: dict[type[Exception], Counted] = {
+    LogForked: Counted.FORKED,
+    LogCompacted: Counted.COMPACTED,
+    DigestMismatch: Counted.DIGEST,
+}
 
 
 @frozen
@@ -54,6 +61,7 @@ class Follower:
     read: Callable[[str], Awaitable[Copy | None]] = field()
     """Reads a copy from the store; whoever shows copies looks along, so that a log that never rests is shown too."""
     comparing: Comparing = field(kw_only=True)
+    tally: Tally = field(factory=Tally, kw_only=True)
     bodies: Bodies = field(init=False)
     log: ClassVar[Logger] = Logger()
 
@@ -63,7 +71,7 @@ class Follower:
 
     @bodies.default
     def _make_bodies(self) -> Bodies:
-        return Bodies(self.peer, self.blobs, self.inline_limit, self.may_keep)
+        return Bodies(self.peer, self.blobs, self.inline_limit, self.may_keep, self.tally)
 
     async def catch_up(self, pubky: str, private: bool) -> None:
         """Be where the primary stands, and know it.
@@ -87,6 +95,7 @@ class Follower:
                     return
             except (LogCompacted, LogForked, DigestMismatch) as reason:
                 self.log.warn("{pubky} is compared with its primary: {reason}", pubky=pubky, reason=str(reason))
+                self.tally.count(_REASONS[type(reason)])
                 comparisons += 1
                 reigns = reason.reigns if isinstance(reason, LogForked) else ()
                 taken |= await self.comparing.prepare(pubky, private, reigns)
@@ -147,6 +156,7 @@ class Follower:
                 if not applied:
                     await self.bodies.leave(entries[number:])
                     raise PeerBroken(f"event {one.event.seq} does not follow ours")
+                self.tally.count(Counted.PUT if one.event.operation is Operation.PUT else Counted.DEL)
 
     async def _entry(self, pubky: str, private: bool, one: LoggedEvent, last: int) -> Entry | None:
         """The entry that an event leaves, with its body if that can be had; None for a DEL."""

@@ -182,6 +182,7 @@ class Mirror(Service):
         copy = self.copies.of(hint.pubky)
         if copy is None and len(self._due) + len(self._waiting) >= MOST:
             return  # it can name accounts without end; one that is real is found when all are gone through
+        self.copies.hear_of(hint.pubky, hint.private, hint.seq)
         log = None if copy is None else copy.private if hint.private else copy.public
         if log is None or log.position is None or log.position.seq < hint.seq:
             self.hint(hint.pubky, hint.private)
@@ -213,6 +214,7 @@ class Mirror(Service):
             if standing is None or (private and not self.peer.private):
                 continue
             copy = self.copies.of(offered.pubky)
+            self.copies.hear_of(offered.pubky, private, standing.position.seq)
             if copy is None or copy.missing or not await self._confirm(offered.pubky, private, standing):
                 self.hint(offered.pubky, private)
 

@@ -35,6 +35,7 @@ from pubky_homeserver.peers.moving import Moving
 from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.opening import Opening
 from pubky_homeserver.peers.reminding import Reminder
+from pubky_homeserver.peers.tally import Counted, Tally, Traffic
 from pubky_homeserver.peers.watching import Watch
 from pubky_homeserver.peers.web import PeerSite
 from pubky_homeserver.storage import Storage
@@ -62,6 +63,10 @@ class Peering(Service):
     agent: Callable[[Peer], IAgent | None]
     clock: IReactorTime
     epoch: Callable[[], str]
+    tally: Tally = field(factory=Tally, init=False)
+    """What happens with peers, counted."""
+    _traffic: dict[str, Traffic] = field(factory=dict, init=False)
+    # Peer's key → what we exchange with it.
     knowledge: Knowledge = field(init=False)
     site: PeerSite = field(init=False)
     claims: Claims = field(init=False)
@@ -133,6 +138,8 @@ class Peering(Service):
                     "key": mirror.peer.key,
                     "failure": mirror.failure,
                     "trouble": mirror.trouble,
+                    "heard": int(self.copies.heard(mirror.peer.key)),
+                    "traffic": asdict(self._traffic[mirror.peer.key]),
                 }
                 for mirror in self.mirrors
             ],
@@ -149,6 +156,8 @@ class Peering(Service):
             "seq": 0 if position is None else position.seq,
             "confirmed": self.copies.confirmed(copy),
             "claimed": copy.claimed // 1_000_000,
+            "behind": int(self.copies.behind_for(copy)),
+            "lag": self.copies.lag(copy),
             "used": copy.used,
             "missing": copy.missing,
             "braked": copy.braked,
@@ -156,16 +165,18 @@ class Peering(Service):
 
     def _neighbour(self, peer: Peer, agent: IAgent) -> Neighbour:
         assert self.network is not None
-        client = PeerClient(peer, self.keypair, agent, self.clock)
+        traffic = self._traffic[peer.key] = Traffic()
+        client = PeerClient(peer, self.keypair, agent, self.clock, traffic)
 
         def may_keep(length: int) -> bool:
             return self.copies.used_by(peer.key) + length <= peer.max_bytes
 
         store: ICopyStore = self.copies.store
+        tally = self.tally
         blobs, inline, read = self.storage.blobs, self.storage.inline_limit, self.copies.refresh
         key = self.keypair.public_key.z32
         comparing = Comparing(client, store, self.logs, self.shelf, key, self.clock, may_keep)
-        follower = Follower(client, store, blobs, self.clock, inline, may_keep, read, comparing=comparing)
+        follower = Follower(client, store, blobs, self.clock, inline, may_keep, read, comparing=comparing, tally=tally)
         exchange = Exchange(peer, client, self.knowledge, self.clock, self.epoch)
         mirror = None
         if peer.follow != NONE:
@@ -177,6 +188,8 @@ class Peering(Service):
 
     def _hear(self, packet: SignedPacket, kept: Kept) -> None:
         """A packet was news: in the next turn, for who brought it may be the one that has to stop."""
+        if kept is Kept.FENCED:
+            self.tally.count(Counted.FENCED)
         following = Deferred.fromCoroutine(self._follow_up(packet, kept))
         self._following_up.add(following)
         following.addErrback(self._end)

@@ -26,9 +26,12 @@ class Mirrors:
         """Every peer that is followed, and every copy. 200 as JSON.
 
         `peers`: name, key, why it cannot be followed at the moment, or null (`failure`), and what it said last that
-        cannot be, or null (`trouble`). `copies`: pubky, primary, state (current, stale, bootstrapping), number of the
-        last change, when the primary last confirmed it and when its user signed up here (`claimed`; both Unix seconds,
-        0 for never), bytes, and files whose body is missing. `moves`, the newest last: pubky, `what` (opened, fenced,
-        or voided, a claim), the `other` homeserver, when (`at`), and `is_back`: it went the other way just before.
+        cannot be, or null (`trouble`), when it last told of all that changed (`heard`, Unix seconds), and since the
+        process began our requests, how many failed, and the bytes of the answers (`traffic`). `copies`: pubky, primary,
+        state (current, stale, bootstrapping), number of the last change, when the primary last confirmed it and when
+        its user signed up here (`claimed`; both Unix seconds, 0 for never), for how long (`behind`, seconds) and by how
+        many changes (`lag`) it is known to be behind, bytes, and files whose body is missing. `moves`, the newest last:
+        pubky, `what` (opened, fenced, or voided, a claim), the `other` homeserver, when (`at`), and `is_back`: it went
+        the other way just before.
         """
         return json_body(request, self.status())

@@ -1,0 +1,1 @@
+The metrics port shows how copies fare (lag, age, states, bytes, missing bodies, events, comparisons, fences), and `homeserver mirror status` what was exchanged with each peer, without any user's key.
