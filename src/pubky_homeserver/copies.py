@@ -39,6 +39,9 @@ class Copies:
     _count: Counter[str] = field(factory=Counter, init=False)
     # Homeserver → copies of its accounts.
 
+    _forked: dict[str, float] = field(factory=dict, init=False)
+    # Copy → when (seconds) its history was last found to be another one than its primary's.
+
     async def load(self) -> None:
         """Read all that are there. Raises `StoreAway`."""
         after = ""
@@ -108,6 +111,14 @@ class Copies:
             lag += max(0, told - (0 if log.position is None else log.position.seq))
         return lag
 
+    def fork(self, pubky: str) -> None:
+        """Note that a copy's history is no beginning of its primary's: one of the two has lost something."""
+        self._forked[pubky] = self.clock.seconds()
+
+    def forked(self, copy: Copy) -> int:
+        """When that was last so (Unix seconds), since this process began; 0 if it was not."""
+        return int(self._forked.get(copy.pubky, 0))
+
     def confirmed(self, copy: Copy) -> int:
         """When the primary last said that it has nothing newer (Unix seconds, by our clock); 0 if it never did."""
         heard = 0.0 if copy.pubky in self._behind else self._heard.get(copy.primary, 0.0)
@@ -130,6 +141,7 @@ class Copies:
             self._behind.pop(pubky, None)
             for private in (False, True):
                 self._told.pop((pubky, private), None)
+            self._forked.pop(pubky, None)
             return
         if old is None:
             self._behind[pubky] = self.clock.seconds()  # until somebody says that it is not

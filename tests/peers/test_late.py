@@ -10,6 +10,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from pkarr.keys import Keypair
+from pubky_homeserver.conflicts import Conflicts
 from pubky_homeserver.core.copies import LoggedEvent
 from pubky_homeserver.core.errors import PeerError, PeerRefused
 from pubky_homeserver.core.peers import ALL, NONE
@@ -17,9 +18,10 @@ from pubky_homeserver.core.records import Event, Operation
 from pubky_homeserver.core.shelf import Reason, Shelved
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.messages import MAX_LATE
-from tests.peers.judge import check_copy
+from tests.peers.judge import check_copy, files
 from tests.peers.simulated import hash_of
-from tests.peers.worlds import Node, User, World, mutual
+from tests.peers.test_moving import begin, claim, lives_at
+from tests.peers.worlds import Node, User, World, mutual, run
 
 REST = 60.0
 
@@ -79,6 +81,9 @@ async def test_over_the_wire(private: bool) -> None:
     assert reader is not None
     assert await reader.read(0, reader.length) == b"x" * 3000
     assert await shelf(other, user) == {}, "what the primary keeps need not lie here"
+    assert other.peering is not None
+    (copy,) = other.peering.copies.all()
+    assert world.clock.seconds() - REST - 1 < other.peering.copies.forked(copy) <= world.clock.seconds()
     await check_copy(home, other, user.pubky, private)
     await stop(world)
 
@@ -132,3 +137,121 @@ async def test_who_may_be_late() -> None:
 def evolve_trust(settings: dict[str, Any]) -> dict[str, Any]:
     """A peer that may not follow, and is not followed."""
     return {**settings, "offer": NONE, "follow": NONE}
+
+
+async def moved(world: World, user: User, name: str) -> None:
+    """The user signs up at another homeserver, and publishes a record that names it."""
+    await claim(world, user, name)
+    await world.point(user, name)
+    world.pass_time(120)
+    assert await lives_at(world.nodes[name], user)
+
+
+async def check_nothing_is_lost(world: World, user: User) -> None:
+    """I9: each acknowledged write is at the account's homeserver, superseded by a later one, or on a shelf."""
+    home = world.nodes[user.home]
+    there = {
+        path: file.body
+        for folder in ("/pub/", "/priv/")
+        for path, file in (await files(home, user.pubky, folder)).items()
+    }
+    newest = {one.path: one.body for one in world.acknowledged}
+    for path, body in newest.items():
+        if there.get(path) == body:
+            continue
+        hashes = [
+            None if one.entry is None else one.entry.content_hash
+            for node in world.nodes.values()
+            for one in await _things(node, user)
+            if one.path == path
+        ]
+        assert (None if body is None else hash_of(body)) in hashes, f"{path} is lost"
+
+
+async def _things(node: Node, user: User) -> list[Shelved]:
+    return await node.store.shelf.shelf(user.pubky, "", 100)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_old_primary_with_a_tail() -> None:
+    """What the old homeserver acknowledged until it learned of the move lies on the new one's shelf, and is applied."""
+    world, user = await begin("a", "b", private=True)
+    old, new = world.nodes["a"], world.nodes["b"]
+    world.pass_time(REST)
+    await world.kill("a")  # nobody reaches it, but its users
+    await moved(world, user, "b")
+    assert await world.put(user, "/pub/tail", b"t" * 3000, "a")
+    assert await world.put(user, "/priv/tail", b"tail", "a")
+    assert await world.put(user, "/pub/both", b"old", "a")
+    world.pass_time(1)
+    assert await world.put(user, "/pub/both", b"new", "b")
+    await world.start("a")
+    world.pass_time(REST)
+    assert not await world.put(user, "/pub/more", b"x", "a")
+    assert {path: one.reason for path, one in (await shelf(new, user)).items()} == {
+        "/pub/tail": Reason.LATE,
+        "/priv/tail": Reason.LATE,
+        "/pub/both": Reason.LATE,
+    }
+    await check_nothing_is_lost(world, user)
+    await check_copy(new, old, user.pubky, True)
+    outcomes = await Conflicts(new.store.shelf, new.storage).apply_untouched(user.pubky)
+    assert {one.shelved.path for one in outcomes if one.failure is None} == {"/pub/tail", "/priv/tail"}
+    world.pass_time(REST)
+    assert (await files(old, user.pubky, "/pub/"))["/pub/tail"].body == b"t" * 3000
+    await check_copy(new, old, user.pubky, True)
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_copy_ahead_of_the_claimed_one() -> None:
+    """What only another copy had of the lost homeserver's writes lies on the shelf of the one that was chosen."""
+    world, user = await begin("a", "b", "c", private=True)
+    world.pass_time(REST)
+    world.wires.cut_off("a", "b")
+    assert await world.put(user, "/pub/ahead", b"a" * 3000)
+    assert await world.put(user, "/pub/0", b"changed")
+    world.pass_time(REST)
+    await world.kill("a")
+    await moved(world, user, "b")
+    assert await world.put(user, "/pub/after", b"x")
+    world.pass_time(REST)
+    assert (await shelf(world.nodes["b"], user)).keys() == {"/pub/ahead", "/pub/0"}
+    assert {one.origin for one in (await shelf(world.nodes["b"], user)).values()} == {world.nodes["c"].key}
+    await check_nothing_is_lost(world, user)
+    await check_copy(world.nodes["b"], world.nodes["c"], user.pubky, True)
+    await stop(world)
+
+
+@pytest.mark.parametrize("chunk", range(2))
+def test_histories(chunk: int) -> None:
+    """Moves while homeservers are cut off or gone: every acknowledged write is somewhere (I9); the seed is told."""
+    for seed in range(chunk * 12, chunk * 12 + 12):
+        failure = run(_history(seed))
+        assert failure is None, f"seed {seed}: {failure!r}"
+
+
+async def _history(seed: int) -> None:
+    world, user = await begin("a", "b", "c", seed=seed, private=True)
+    random, names = world.random, ["a", "b", "c"]
+    for _ in range(random.randrange(1, 3)):
+        world.pass_time(REST)
+        if random.random() < 0.5:
+            world.wires.cut_off(*random.sample(names, 2))
+        for _ in range(random.randrange(10)):
+            await world.act(user)
+        world.pass_time(random.choice([0.25, 5]))
+        old = user.home
+        await world.kill(old)
+        await moved(world, user, random.choice([name for name in names if name != old]))
+        for _ in range(random.randrange(10)):
+            await world.act(user, random.choice([old, user.home]))
+            world.pass_time(0.25)
+        world.wires.calm()
+        await world.start(old)
+        world.pass_time(700)
+        await check_nothing_is_lost(world, user)
+        for name in names:
+            if name != user.home:
+                await check_copy(world.nodes[user.home], world.nodes[name], user.pubky, True)
+    await stop(world)

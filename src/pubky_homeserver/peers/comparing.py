@@ -42,6 +42,8 @@ class Comparing:
     key: str
     clock: IReactorTime
     may_keep: Callable[[int], bool] = lambda _length: True
+    fork: Callable[[str], None] = lambda _pubky: None
+    """Called with each account whose two histories differ: who looks after the homeserver has to see that."""
     log: ClassVar[Logger] = Logger()
 
     @property
@@ -59,6 +61,8 @@ class Comparing:
             raise NotFound
         if copy.braked:
             raise ComparisonBraked(copy.braked)
+        if reigns:
+            self.fork(pubky)
         taken = await Tail(self.peer, self.logs, self.shelf, self.key, self.clock).offer(pubky, private, reigns)
         removed, total = await self._count(pubky, private)
         is_much = removed > max(FEW, SHARE * total) or not self.may_keep(await self.shelf.shelf_used(self.key))

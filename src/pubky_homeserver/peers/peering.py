@@ -161,6 +161,7 @@ class Peering(Service):
             "used": copy.used,
             "missing": copy.missing,
             "braked": copy.braked,
+            "forked": self.copies.forked(copy),
         }
 
     def _neighbour(self, peer: Peer, agent: IAgent) -> Neighbour:
@@ -175,7 +176,7 @@ class Peering(Service):
         tally = self.tally
         blobs, inline, read = self.storage.blobs, self.storage.inline_limit, self.copies.refresh
         key = self.keypair.public_key.z32
-        comparing = Comparing(client, store, self.logs, self.shelf, key, self.clock, may_keep)
+        comparing = Comparing(client, store, self.logs, self.shelf, key, self.clock, may_keep, self.copies.fork)
         follower = Follower(client, store, blobs, self.clock, inline, may_keep, read, comparing=comparing, tally=tally)
         exchange = Exchange(peer, client, self.knowledge, self.clock, self.epoch)
         mirror = None

@@ -30,8 +30,9 @@ class Mirrors:
         process began our requests, how many failed, and the bytes of the answers (`traffic`). `copies`: pubky, primary,
         state (current, stale, bootstrapping), number of the last change, when the primary last confirmed it and when
         its user signed up here (`claimed`; both Unix seconds, 0 for never), for how long (`behind`, seconds) and by how
-        many changes (`lag`) it is known to be behind, bytes, and files whose body is missing. `moves`, the newest last:
-        pubky, `what` (opened, fenced, or voided, a claim), the `other` homeserver, when (`at`), and `is_back`: it went
-        the other way just before.
+        many changes (`lag`) it is known to be behind, bytes, files whose body is missing, files that a comparison would
+        remove which waits for the operator (`braked`), and when its history was last another one than its primary's
+        (`forked`, Unix seconds, since the process began). `moves`, the newest last: pubky, `what` (opened, fenced, or
+        voided, a claim), the `other` homeserver, when (`at`), and `is_back`: it went the other way just before.
         """
         return json_body(request, self.status())
