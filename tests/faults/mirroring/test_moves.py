@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.mirroring.checker import check_equal, check_fence, check_kept, check_primary
+from tests.faults.mirroring.checker import Violation, check_equal, check_fence, check_kept, check_primary
 from tests.faults.mirroring.history import Call
 from tests.faults.mirroring.world import Link, Load, Somebody, World, world
+from tests.process import until
 
 PATHS = tuple(f"/pub/{number}" for number in range(12))
 MUTUAL: dict[Link, dict[str, object]] = {("bob", "alice"): {}, ("alice", "bob"): {}}
@@ -73,6 +74,70 @@ def test_a_move_when_the_primary_burned(both: World) -> None:
     both.start("alice")
     judge(both, user, "bob", "alice")
     assert both.client(user, "alice").put("/pub/first", b"too late") == 421
+
+
+def judge_late(here: World, user: Somebody) -> None:
+    """Wait until every acknowledged write is at Bob's, superseded, or on a shelf; and both show the same."""
+    said: list[str] = []
+
+    def look() -> bool:
+        time.sleep(0.1)
+        shelf = here.shelf("bob", user) | here.shelf("alice", user)
+        try:
+            check_kept(here.history.of(user.pubky), here.dump("bob", user), shelf)
+        except Violation as violation:
+            said[:] = [str(violation)]
+            return False
+        return True
+
+    until(look, 60, lambda: f"{said} {here.nodes['alice'].log()[-3000:]} {here.nodes['bob'].log()[-3000:]}")
+    primary, _ = here.until_equal(user, "bob", "alice", moved=True)
+    check_primary(primary, moved=True)
+    calls = here.history.of(user.pubky)
+    check_kept(calls, primary, here.shelf("bob", user) | here.shelf("alice", user))
+    check_fence([call for call in calls if call.node == "alice"])
+
+
+def test_a_tail_that_nobody_had(both: World) -> None:
+    """I9: what the old primary took alone before it burned is on a shelf when it is back."""
+    user = both.somebody("alice")
+    client = both.client(user, "alice")
+    client.put("/pub/start", b"at alice")
+    both.until_equal(user, "alice", "bob")
+    both.ways["bob", "alice"].split()
+    both.ways["alice", "bob"].split()
+    for number in range(10):
+        assert client.put(f"/pub/tail/{number}", b"%d" % number * 1000 * number) == 201
+    assert client.delete("/pub/start") == 204
+    both.nodes["alice"].kill()
+    both.heal()
+    assert both.sign_up(user, "bob") == 200
+    both.publish(user, "bob")
+    until_it_writes(both, user, "bob")
+    assert both.client(user, "bob").put("/pub/tail/3", b"at bob") == 201
+    both.start("alice")
+    judge_late(both, user)
+    assert len(both.shelf("bob", user)) >= 10
+
+
+def test_both_accept_writes(both: World) -> None:
+    """I8, I9: while the old primary cannot learn of the record it writes on: its writes wait on the new one's shelf."""
+    user = both.somebody("alice")
+    with load(both, user, "alice"):
+        time.sleep(0.5)
+    both.until_equal(user, "alice", "bob")
+    for way in (("bob", "alice"), ("alice", "bob"), ("alice", "relay")):
+        both.ways[way].split()
+        both.ways[way].reset()
+    assert both.sign_up(user, "bob") == 200
+    both.publish(user, "bob")
+    with load(both, user, "alice"):
+        until_it_writes(both, user, "bob")
+        with load(both, user, "bob"):
+            time.sleep(0.5)
+        both.heal()
+        time.sleep(2)
+    judge_late(both, user)
 
 
 def test_there_and_back_again(both: World) -> None:

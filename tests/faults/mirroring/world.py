@@ -117,6 +117,18 @@ class World:
         copies = self.operator(node, "/mirrors")["copies"]
         return next((one for one in copies if one["pubky"] == user.pubky), None)
 
+    def shelf(self, node: str, user: Somebody) -> set[tuple[str, bytes | None]]:
+        """What lies on the conflict shelf of a homeserver: path, and hash or None for a delete."""
+        found: set[tuple[str, bytes | None]] = set()
+        after: str | None = ""
+        while after is not None:
+            page = self.operator(node, f"/conflicts?pubky={user.pubky}&after={quote(after)}")
+            for item in page["items"]:
+                entry = item["entry"]
+                found.add((item["path"], None if entry is None else b64decode(entry["etag"].strip('"'))))
+            after = page["next"]
+        return found
+
     def dump(self, node: str, user: Somebody) -> Dump:
         """All that a homeserver shows of an account."""
         client = self.client(user, node)
