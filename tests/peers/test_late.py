@@ -16,6 +16,7 @@ from pubky_homeserver.core.errors import PeerError, PeerRefused
 from pubky_homeserver.core.peers import ALL, NONE
 from pubky_homeserver.core.records import Event, Operation
 from pubky_homeserver.core.shelf import Reason, Shelved
+from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.messages import MAX_LATE
 from tests.peers.judge import check_copy, files
@@ -137,6 +138,25 @@ async def test_who_may_be_late() -> None:
 def evolve_trust(settings: dict[str, Any]) -> dict[str, Any]:
     """A peer that may not follow, and is not followed."""
     return {**settings, "offer": NONE, "follow": NONE}
+
+
+def test_messages() -> None:
+    """Offers and receipts are read as they were written, and nothing else is: no more than is allowed, of one log."""
+    pubky = Keypair(b"\1" * 32).public_key.z32
+    put = Event(5, Operation.PUT, pubky, "/pub/z", 9, b"\0" * 16, hash_of(b"z"), 1, "text/plain", 7)
+    gone = Event(6, Operation.DEL, pubky, "/pub/y", 10, b"\1" * 16)
+    offered = [LoggedEvent(put, b"z"), LoggedEvent(put), LoggedEvent(gone)]
+    assert messages.read_late(messages.to_json(messages.pack_late(offered)), pubky, False) == offered
+    assert messages.read_kept(messages.to_json(messages.pack_kept({6, 5}))) == {5, 6}
+    long = messages.to_json(messages.pack_late([offered[1]] * (MAX_LATE + 1)))
+    for said, private in ((b"", False), (b"{}", False), (b'{"events":[1]}', False), (long, False)):
+        with pytest.raises(messages.Malformed):
+            messages.read_late(said, pubky, private)
+    with pytest.raises(messages.Malformed):
+        messages.read_late(messages.to_json(messages.pack_late(offered)), pubky, True)
+    for said in (b"", b"{}", b'{"kept":{}}', b'{"kept":["5"]}', b'{"kept":[-1]}', b'{"kept":[true]}'):
+        with pytest.raises(messages.Malformed):
+            messages.read_kept(said)
 
 
 async def moved(world: World, user: User, name: str) -> None:
