@@ -536,3 +536,47 @@ async def test_another_process_opens() -> None:
         for method, target in (("POST", f"/mirrors/open?pubky={KEY}"), ("GET", "/mirrors/check")):
             answer = await one.command(method, target)
             assert (answer.status, "follows no homeserver" in answer.text) == (503, True)
+
+
+# --- peers --------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_peers(shell: Shell, node: Operator) -> None:
+    """They are added to the settings, listed with what the running node says of them, and removed."""
+    ran = await shell.run("peer", "list")
+    assert (ran.code, ran.out) == (0, "")
+    assert "peer add" in ran.err
+    before = (shell.data_dir / "homeserver.toml").read_text()
+    ran = await shell.run(
+        "peer", "add", "alice", OTHER, "--follow", "all", "--offer", f"{KEY}, {OTHER}", "--claim", "token"
+    )
+    assert ran.code == 0
+    assert "estart the node" in ran.out
+    assert (shell.data_dir / "homeserver.toml").read_text().startswith(before)
+    ran = await shell.run("peer", "list")
+    assert ["alice", OTHER, "all", "2", "accounts", "no", "-"] in [line.split() for line in ran.out.splitlines()]
+    node.mirrored = {"peers": [{"key": OTHER, "failure": None, "trouble": "it lies"}], "copies": []}
+    (told,) = json.loads((await shell.run("peer", "list", "--json")).out)["peers"]
+    assert (told["follow"], told["offer"], told["claim"]) == ("all", sorted([KEY, OTHER]), "token")
+    assert told["running"]["trouble"] == "it lies"
+    assert (await shell.run("peer", "add", "alice", KEY)).code == 1
+    assert (await shell.run("peer", "remove", "alice")).code == 0
+    ran = await shell.run("peer", "remove", "alice")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert (shell.data_dir / "homeserver.toml").read_text().rstrip() == before.rstrip()
+
+
+@pytest_twisted.ensureDeferred
+async def test_peer_test(shell: Shell, node: Operator) -> None:
+    """What the node finds is said in words; the exit code says whether all is well."""
+    base = {"name": "alice", "key": OTHER, "features": [], "offered": 3, "wanted": 2, "more": False}
+    node.probed["alice"] = {**base, "well": True, "says": "It answers and offers accounts."}
+    node.probed["bob"] = {**base, "well": False, "says": "It cannot be reached."}
+    ran = await shell.run("peer", "test", "alice")
+    assert (ran.code, ran.err) == (0, "")
+    assert "3 are offered, 2 of them followed" in ran.out
+    ran = await shell.run("peer", "test", "bob")
+    assert (ran.code, ran.err) == (1, "homeserver: bob: It cannot be reached.\n")
+    assert (await shell.run("peer", "test", "nobody")).code == 1
+    assert (await node.ask("POST", "/peers/test?name=alice")).status == 401

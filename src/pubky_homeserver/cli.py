@@ -31,6 +31,7 @@ from pubky_homeserver.core.tokens import sign_auth_token
 from pubky_homeserver.directory import read_small
 from pubky_homeserver.durable import write_whole
 from pubky_homeserver.mirror_commands import mirror
+from pubky_homeserver.peer_commands import peer
 from pubky_homeserver.record_commands import record
 from pubky_homeserver.remote import PAGE, CommandFailed
 
@@ -115,6 +116,7 @@ def main() -> None:
 
 main.add_command(record)
 main.add_command(mirror)
+main.add_command(peer)
 main.add_command(conflicts)
 
 

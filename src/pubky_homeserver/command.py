@@ -34,10 +34,15 @@ class Place:
     config: Path | None
     data_dir: Path
 
+    @property
+    def settings(self) -> Path:
+        """The file with its settings; it need not be there."""
+        return self.config or self.data_dir.expanduser().absolute() / "homeserver.toml"
+
     def node(self, reactor: Any) -> Node:
         """The node that lives here. Raises `CommandFailed`."""
         folder = self.data_dir.expanduser().absolute()
-        file = self.config or folder / "homeserver.toml"
+        file = self.settings
         try:
             found = file if self.config or file.is_file() else None
             admin = load(found, Path(".env"), os.environ, Config()).admin

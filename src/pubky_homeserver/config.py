@@ -248,6 +248,16 @@ def load(file: Path | None, dotenv: Path, environment: Mapping[str, str], defaul
     return _read_environment(config, environment, "environment")
 
 
+def read_settings(text: str, source: str) -> Config:
+    """The settings of a file whose text this is, without environment. Raises `ConfigError`."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: is not valid TOML: {error}") from None
+    config: Config = _read_table(Config(), tables, source, "")
+    return config
+
+
 def _read(file: Path) -> str:
     """The text of a file of settings. Raises `ConfigError`."""
     try:

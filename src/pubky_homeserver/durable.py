@@ -17,11 +17,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Make `content` what a file holds (mode 0600), in one step. One writer at a time. Raises `OSError`."""
+def write_whole(file: Path, content: bytes, like: os.stat_result | None = None) -> None:
+    """Make `content` what a file holds, in one step. One writer at a time. Raises `OSError`.
+
+    Its mode is 0600; or mode and owner are those of `like`.
+    """
     fresh = file.with_name(file.name + ".new")
     try:
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as stream:
+            if like is not None:
+                os.fchown(stream.fileno(), like.st_uid, like.st_gid)
+                os.fchmod(stream.fileno(), like.st_mode & 0o777)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

@@ -92,6 +92,11 @@ class Node:
         """The peers that are followed, and the copies of their accounts."""
         return self._read(await self._succeed("GET", "/mirrors"), frozenset({"peers", "copies"}))
 
+    async def test_peer(self, name: str) -> dict[str, Any]:
+        """Ask a peer whether all is well between it and the node."""
+        asked = f"/peers/test?name={quote(name, safe='')}"
+        return self._read(await self._succeed("POST", asked, patience=LOOK), frozenset({"well", "says", "key"}))
+
     async def open_copy(self, pubky: str, incomplete: bool) -> dict[str, Any]:
         """Let an account whose record names this node open here."""
         asked = f"/mirrors/open?pubky={quote(pubky, safe='')}" + ("&incomplete=true" if incomplete else "")

@@ -17,7 +17,7 @@ from pkarr.packet import SignedPacket
 from pkarr.survey import Sighting, survey
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.conflicts import Conflicts
-from pubky_homeserver.core.errors import NotHereYet, StoreAway
+from pubky_homeserver.core.errors import InvalidRequest, NotHereYet, StoreAway
 from pubky_homeserver.core.health import Check, Publication
 from pubky_homeserver.core.records import Totals
 from pubky_homeserver.publisher import Advertised
@@ -80,6 +80,8 @@ class Operator:
     """Where records are looked for and published."""
     mirrored: dict[str, object] = field(factory=lambda: {"peers": [], "copies": []})
     """What is said of copies."""
+    probed: dict[str, dict[str, object]] = field(factory=dict)
+    """What comes of asking peers, by their names."""
     checked: list[dict[str, object]] = field(factory=list)
     """What is said of copies that might become accounts."""
     opened: list[tuple[str, bool]] = field(factory=list)
@@ -140,6 +142,12 @@ class Operator:
         """Let a comparison go on."""
         return self.waiting.pop(pubky, 0)
 
+    async def probe(self, name: str) -> dict[str, object]:
+        """Ask a peer."""
+        if name not in self.probed:
+            raise InvalidRequest("no such peer")
+        return self.probed[name]
+
     def has_room(self, place: str) -> bool:
         """Whether there is room at a place."""
         return self.rooms[place]
@@ -158,7 +166,9 @@ async def operator(password: str = PASSWORD, asks_networks: bool = True) -> Asyn
     moves = Moves(one.open, one.check) if asks_networks else Moves()
     storage = Storage(store, store.locks, MemoryBlobs(clock), clock)
     shelf = Shelf(Conflicts(store.shelf, storage), one.repair)
-    one.site = AdminSite(Admin(accounts, FACTS), health, password, known, Mirrors(lambda: one.mirrored), moves, shelf)
+    one.site = AdminSite(
+        Admin(accounts, FACTS), health, password, known, Mirrors(lambda: one.mirrored, one.probe), moves, shelf
+    )
     factory = HTTPFactory(one.site.answer, reactor)
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
     one.port = listening.getHost().port

@@ -21,6 +21,7 @@ from pkarr.packet import SignedPacket
 from pubky_homeserver.claims import Claims
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
+from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
 from pubky_homeserver.interfaces import ICopyStore, ILogStore, IMoveStore, IShelfStore
@@ -34,6 +35,7 @@ from pubky_homeserver.peers.mirror import Mirror
 from pubky_homeserver.peers.moving import Moving
 from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.opening import Opening
+from pubky_homeserver.peers.probing import probe
 from pubky_homeserver.peers.reminding import Reminder
 from pubky_homeserver.peers.tally import Counted, Tally, Traffic
 from pubky_homeserver.peers.watching import Watch
@@ -234,6 +236,13 @@ class Peering(Service):
             return None
         follower = neighbour.follower
         return LateWrites(follower.bodies, self.logs, self.storage.entries, self.shelf, self.clock, follower.may_keep)
+
+    async def probe(self, name: str) -> dict[str, object]:
+        """Ask a peer whether all is well, for the operator. Raises `InvalidRequest` if it cannot be asked from here."""
+        for neighbour in self.neighbours.values():
+            if neighbour.peer.name == name:
+                return asdict(await probe(neighbour.peer, neighbour.source))
+        raise InvalidRequest("The running node asks no peer of that name: restart it if its settings changed")
 
     async def repair(self, pubky: str) -> int:
         """Let the comparison of a copy go on that waits for the operator; how many files it may remove."""

@@ -170,6 +170,7 @@ class AdminSite:
             b"/generate_signup_token": route(admin, generate, separator=b", "),
             b"/signup_tokens": route(admin, {"GET": "tokens", "HEAD": "tokens"}),
             b"/mirrors": route(self.mirrors.app, {"GET": "show", "HEAD": "show"}),
+            b"/peers/test": route(self.mirrors.app, {"POST": "test"}),
             b"/mirrors/open": route(self.moves.app, {"POST": "open_now"}),
             b"/mirrors/check": route(self.moves.app, {"GET": "check_all"}),
         }

@@ -1,11 +1,13 @@
 """The operator looks at the copies of other homeservers' accounts."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from attrs import frozen
 from klein import Klein
 
+from pubky_homeserver.core.errors import InvalidRequest
+from pubky_homeserver.web.queries import pairs_of
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.texts import json_body
 
@@ -14,11 +16,16 @@ def _nothing() -> dict[str, object]:
     return {"peers": [], "copies": []}
 
 
+async def _ask_nobody(_name: str) -> dict[str, object]:
+    raise InvalidRequest("No homeserver is trusted by this process: see [peers.NAME] in its settings")
+
+
 @frozen
 class Mirrors:
-    """What is kept for peers. `status` tells how it goes; by default there is nothing."""
+    """What is kept for peers, by default nothing. `status` tells how it goes, `probe` asks a peer by its name."""
 
     status: Callable[[], dict[str, object]] = _nothing
+    probe: Callable[[str], Awaitable[dict[str, object]]] = _ask_nobody
     app: ClassVar[Klein] = Klein()
 
     @app.route("/mirrors", methods=["GET", "HEAD"])
@@ -36,3 +43,12 @@ class Mirrors:
         voided, a claim), the `other` homeserver, when (`at`), and `is_back`: it went the other way just before.
         """
         return json_body(request, self.status())
+
+    @app.route("/peers/test", methods=["POST"])
+    async def test(self, request: Request) -> bytes:
+        """Ask a peer now. 200 as JSON, however it went; 400 if the running settings have no such peer.
+
+        Query: `name`. Answer: name, key, whether all is `well`, what it `says` (a sentence), its `features`, how many
+        accounts it `offered` on its first page, how many of them are `wanted`, and whether there are `more`.
+        """
+        return json_body(request, await self.probe(dict(pairs_of(request.query)).get("name", "")))

@@ -1,0 +1,1 @@
+`homeserver peer list|test|add|remove` shows the homeservers that are trusted, asks one whether all is well and says what is wrong, and edits their tables in the settings without touching anything else.

@@ -1,0 +1,62 @@
+"""A peer is asked, for the operator, whether all is well between it and us."""
+
+from attrs import frozen
+
+from pubky_homeserver.core.errors import PeerAway, PeerError, PeerRefused
+from pubky_homeserver.core.peers import NONE, Peer
+from pubky_homeserver.interfaces import IPeer
+
+NO_PEER = "403"
+"""How what it says begins if it knows us not, or the signature does not please it."""
+
+
+@frozen
+class Probe:
+    """What came of asking a peer who it is and what it offers."""
+
+    name: str
+    key: str
+    well: bool
+    says: str
+    """One sentence for the operator."""
+    features: tuple[str, ...] = ()
+    offered: int = 0
+    """Accounts that it offers, on the first page that it gives."""
+    wanted: int = 0
+    """Those of them that the settings follow."""
+    more: bool = False
+    """Whether it offers more than that page."""
+
+
+async def probe(peer: Peer, source: IPeer) -> Probe:
+    """Ask a peer, now."""
+    features: tuple[str, ...] = ()
+    try:
+        features = tuple(sorted((await source.greet()).features))
+        page, following = await source.offered("")
+    except PeerError as error:
+        return Probe(peer.name, peer.key, False, _in_words(error), features)
+    wanted = sum(1 for one in page if peer.follows(one.pubky))
+    if peer.follow == NONE:
+        well, says = True, "It answers. None of its accounts are followed, as the settings say."
+    elif not page:
+        well, says = False, "It answers, but offers us no account: its operator must set `offer` for us."
+    elif not wanted and following is None:
+        well, says = False, "It answers, but offers no account that the settings follow."
+    else:
+        well, says = True, "It answers and offers accounts."
+    return Probe(peer.name, peer.key, well, says, features, len(page), wanted, following is not None)
+
+
+def _in_words(error: PeerError) -> str:
+    """What went wrong, and who can mend it."""
+    text = str(error)
+    if isinstance(error, PeerRefused) and text.startswith(NO_PEER):
+        if "clock" in text:
+            return f"Its clock and ours differ too much: set both by NTP ({text})."
+        return f"It refuses us: its operator must list our key under [peers.NAME] and restart ({text})."
+    if isinstance(error, PeerRefused):
+        return f"It knows no such question: it is an older version, or no homeserver of our kind ({text})."
+    if isinstance(error, PeerAway):
+        return f"It cannot be reached: see that it runs, and that its url or its key's record leads to it ({text})."
+    return f"It does not speak our language: one of the two is too old ({text})."
