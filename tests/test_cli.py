@@ -494,6 +494,7 @@ async def test_mirror_status(shell: Shell, node: Operator) -> None:
     assert ["carol", "c" * 52, "12", "1", "2.5", "no", "answer", "within", "20", "s"] in lines
     assert ["b" * 52, "8pinxxgq…", "stale", "never", "7", "0:01:15,", "3", "changes", "1.5", "2"] in lines
     assert json.loads((await shell.run("mirror", "status", "--json")).out) == node.mirrored
+    assert (await shell.run("mirror", "status", "--watch")).code == 2, "no terminal"
     assert (await node.ask("GET", "/mirrors")).status == 401
 
 

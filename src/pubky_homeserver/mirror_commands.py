@@ -1,15 +1,25 @@
 """`homeserver mirror …`: the copies of other homeservers' accounts."""
 
 import json
+import sys
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import click
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run
+from pubky_homeserver.remote import CommandFailed
+
+EVERY = 2.0
+"""Seconds from one look at the node to the next while it is watched."""
 
 _COLOURS = {"current": "green", "stale": "bold red", "bootstrapping": "yellow"}
 
@@ -26,14 +36,22 @@ def mirror() -> None:
     "status",
     epilog=examples(
         "homeserver mirror status",
+        "homeserver mirror status --watch",
         "homeserver mirror status --json | jq '.copies[] | select(.state != \"current\")'",
     ),
 )
+@click.option("--watch", "is_watched", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
 @at_a_place
-def status(place: Place, as_json: bool) -> None:
+def status(place: Place, as_json: bool, is_watched: bool) -> None:
     """Show every peer that is followed, and every copy: how new it is, its size, and what is missing."""
+    if is_watched and (as_json or not sys.stdout.isatty()):
+        raise click.UsageError("--watch is for a terminal, without --json.")
 
     async def work(reactor: Any) -> None:
+        if is_watched:
+            with Live(console=console(), auto_refresh=False) as live:
+                reactor.addSystemEventTrigger("before", "shutdown", live.stop)  # Ctrl-C ends nothing else
+                await watch(place.node(reactor).mirrors, lambda view: live.update(view, refresh=True), reactor)
         found = await place.node(reactor).mirrors()
         if as_json:
             click.echo(json.dumps(found, indent=2))
@@ -50,6 +68,19 @@ def status(place: Place, as_json: bool) -> None:
             out.print(show_copies(found["copies"], time.time()))
 
     run(work)
+
+
+async def watch(
+    ask: Callable[[], Awaitable[dict[str, Any]]], show: Callable[[RenderableType], None], clock: IReactorTime
+) -> None:
+    """Show how copies fare again and again; a node that does not answer is asked on."""
+    while True:
+        try:
+            found = await ask()
+            show(Group(show_peers(found["peers"]), Text(), show_copies(found["copies"], time.time())))
+        except CommandFailed as failure:
+            show(Text(str(failure), style="red"))
+        await deferLater(clock, EVERY)
 
 
 @mirror.command("repair", epilog=examples("homeserver mirror repair PUBKY"))

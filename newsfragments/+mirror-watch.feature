@@ -1,0 +1,1 @@
+`homeserver mirror status --watch` shows how copies fare as it changes.
