@@ -1,11 +1,14 @@
 """What the operator is told of a peer that was asked."""
 
+import re
+
 import pytest_twisted
 from attrs import evolve
+from twisted.internet.task import Clock
 
 from pubky_homeserver.core.peers import ALL, NONE, Selection
 from pubky_homeserver.peers.probing import probe
-from tests.peers.peering import FOLLOWER, Peering, peering
+from tests.peers.peering import FOLLOWER, Peering, peering, reactor
 
 
 async def _says(pair: Peering) -> tuple[bool, str]:
@@ -20,6 +23,15 @@ async def test_what_may_be_wrong() -> None:
         found = await probe(pair.client.peer, pair.client)
         assert (found.well, found.offered, found.wanted, found.more) == (True, 1, 1, False)
         assert found.features
+        late = Clock()
+        late.advance(pair.home.clock.seconds() - 400)
+        apart = round(reactor.seconds() - late.seconds())  # its channel writes the Date by the real clock
+        found = await probe(pair.client.peer, evolve(pair.client, clock=late))
+        assert not found.well
+        told = re.search(r"it is (\d+) s (ahead of|behind) ours", found.says)
+        assert told is not None
+        assert abs(int(told[1]) - abs(apart)) <= 5
+        assert told[2] == ("ahead of" if apart > 0 else "behind")
         pair.set(offer=NONE)
         well, says = await _says(pair)
         assert (well, "must set `offer`" in says) == (False, True)

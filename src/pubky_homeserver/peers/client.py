@@ -5,6 +5,7 @@ named. That it is we who ask says the signature of each request.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from io import BytesIO
 from threading import Event
 from typing import TypeVar
@@ -211,7 +212,7 @@ class PeerClient:
         self.traffic.failures += 1
         text = (await self._text(response)) or "without a reason"
         if code in (403, 404):
-            raise PeerRefused(f"{code}: {text}")
+            raise PeerRefused(f"{code}: {text}" + (_apart(response, self.clock.seconds()) if "clock" in text else ""))
         if code == 429 or code >= 500:
             raise PeerAway(f"{code}: {text}")
         raise PeerBroken(f"{code}: {text}")
@@ -263,6 +264,16 @@ async def _frames(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[tuple[b
 
 def _log(pubky: str, private: bool, what: str) -> str:
     return f"accounts/{pubky}/{'priv' if private else 'pub'}/{what}"
+
+
+def _apart(response: IResponse, now: float) -> str:
+    """How far the clock of who answered is from ours, in words; nothing if it does not say its time."""
+    fields = response.headers.getRawHeaders("date") or [""]
+    try:
+        ahead = round(parsedate_to_datetime(fields[0]).timestamp() - now)
+    except (ValueError, OverflowError):
+        return ""
+    return f"; it is {abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'} ours"
 
 
 def _be_late(_result: object, seconds: float) -> IResponse:
