@@ -1,5 +1,7 @@
 """Whether all is well in a world at rest: it knows what was acknowledged, and what is in the stores."""
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
 from pubky_homeserver.core.digests import EMPTY, fold, mark
@@ -7,7 +9,7 @@ from pubky_homeserver.core.errors import DirectoryNotFound
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry
 from tests.peers.simulated import hash_of
-from tests.peers.worlds import Node
+from tests.peers.worlds import Acknowledged, Node
 
 
 @frozen
@@ -47,14 +49,21 @@ async def _read(node: Node, entry: Entry) -> File:
     return File(entry.content_hash, entry.length, entry.content_type, entry.modified, body)
 
 
-async def check_copy(primary: Node, copy: Node, pubky: str, private: bool = False) -> None:
-    """I1, I14, I15: a copy at rest is its primary, body for body; private files only by consent; bytes add up."""
+async def check_copy(
+    primary: Node, copy: Node, pubky: str, private: bool = False, was_home: bool = False
+) -> None:
+    """I1, I14, I15: a copy at rest is its primary, body for body; private files only by consent; bytes add up.
+
+    A node that was the user's home once keeps the private files of that time.
+    """
     kept = await copy.store.copies.copy(pubky)
     assert kept is not None, f"{copy.name} has no copy"
     used = 0
     for folder, is_private in (("/pub/", False), ("/priv/", True)):
         if is_private and not private:
-            assert await entries(copy, pubky, folder) == [], f"{copy.name} has private files"
+            left = await entries(copy, pubky, folder)
+            assert was_home or left == [], f"{copy.name} has private files"
+            used += sum(entry.length + ENTRY_OVERHEAD for entry in left)
             continue
         here, there = await files(copy, pubky, folder), await files(primary, pubky, folder)
         assert here == there, f"{copy.name} differs from {primary.name} below {folder}"
@@ -89,3 +98,27 @@ async def check_prefix(primary: Node, copy: Node, pubky: str) -> None:
     for entry in await entries(copy, pubky, "/pub/"):
         digest = fold(digest, mark(entry.path, entry.content_hash, entry.length, entry.modified, entry.content_type))
     assert digest == position.digest
+
+
+async def check_nothing_lost(nodes: Sequence[Node], primary: Node, acknowledged: Sequence[Acknowledged]) -> None:
+    """I9: each acknowledged write is what its path holds, was followed by another one, or lies on a shelf.
+
+    Another one that follows is one that was acknowledged later, wherever. A private file may also still lie where it
+    was written: a homeserver that could not be asked when its user left does not show it to anybody.
+    """
+    last = {(one.pubky, one.path): one for one in acknowledged}
+    shelved = {
+        (pubky, one.path, None if one.entry is None else one.entry.content_hash)
+        for node in nodes
+        for pubky in await node.store.shelf.shelves("", 500)
+        for one in await node.store.shelf.shelf(pubky, "", 100)
+    }
+    for one in last.values():
+        wanted = None if one.body is None else hash_of(one.body)
+        entry = await primary.store.entry(one.pubky, one.path)
+        held = None if entry is None else entry.content_hash
+        if one.path.startswith("/priv/") and held != wanted:
+            (wrote,) = [node for node in nodes if node.name == one.node]
+            left = await wrote.store.entry(one.pubky, one.path)
+            held = None if left is None else left.content_hash
+        assert held == wanted or (one.pubky, one.path, wanted) in shelved, f"{one} is lost"

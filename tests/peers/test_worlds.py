@@ -1,17 +1,18 @@
 """Homeservers that mirror each other, in fair weather and in foul: seeded histories, judged at rest."""
 
 from random import Random
+from random import seed as seed_all
 
 import pytest
 
 from pkarr.keys import Keypair
-from tests.peers.judge import check_copy, check_prefix
+from tests.peers.judge import check_copy, check_nothing_lost, check_prefix
 from tests.peers.worlds import User, World, mutual, run
 
 REST = 700.0
 """Seconds after which everybody has tried again: twice the longest pause, and some."""
 
-SEEDS, CHUNKS = 200, 5
+SEEDS, MOVES, CHUNKS = 100, 120, 5
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -23,6 +24,7 @@ def test_following(chunk: int) -> None:
 
 
 async def _following(seed: int) -> None:
+    seed_all(seed)  # what jitters
     random = Random(seed)
     world = World(random, mutual("a", "b", "c"))
     weather = world.wires.weather
@@ -57,3 +59,79 @@ async def _following(seed: int) -> None:
     assert not world.wires.faults
     for name in names:
         await world.kill(name)
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_moving(chunk: int) -> None:
+    """Users move between nodes in any weather: at rest one is primary, all others are its copies, nothing is lost."""
+    for seed in range(chunk * MOVES // CHUNKS, (chunk + 1) * MOVES // CHUNKS):
+        failure = run(_moving(seed))
+        assert failure is None, f"seed {seed}: {failure!r}"
+
+
+async def _moving(seed: int) -> None:
+    seed_all(seed)  # what jitters
+    random = Random(seed)
+    world = World(random, mutual("a", "b", "c"))
+    weather, names = world.wires.weather, [*world.nodes]
+    weather.refused, weather.unanswered = random.choice([0, 0, 0.1]), random.choice([0, 0, 0.1])
+    weather.cut, weather.doubled = random.choice([0, 0, 0.1]), random.choice([0, 0, 0.1])
+    weather.late = random.choice([0.0, 0.0, 0.5])
+    user = User(Keypair(bytes([1]) * 32))
+    await world.sign_up(user, "a")
+    for name in names:
+        await world.start(name)
+    for _ in range(random.randrange(8)):
+        await world.act(user)
+    world.pass_time(random.choice([1, 30, 600]))
+    for _ in range(random.randrange(10, 30)):
+        await _happen(world, user)
+    world.network.is_away = False
+    world.wires.calm()
+    for name in names:
+        if world.nodes[name].peering is None:
+            await world.start(name)
+    world.pass_time(60)
+    home = world.nodes[user.home]
+    if await home.store.copies.copy(user.pubky) is not None:  # the claim was void before anybody found the record
+        await world.claim(user, user.home)
+        await world.point(user, user.home)
+    world.pass_time(3 * REST)
+    assert await home.store.copies.copy(user.pubky) is None, f"{home.name} is not open"
+    for name in names:
+        if name != user.home:
+            await check_copy(home, world.nodes[name], user.pubky, was_home=name in user.been)
+    await check_nothing_lost([*world.nodes.values()], home, world.acknowledged)
+    assert not world.wires.faults
+    for name in names:
+        await world.kill(name)
+
+
+async def _happen(world: World, user: User) -> None:
+    """Something happens: mostly a write, at home or where it was; now and then a move, a crash, or bad luck."""
+    random, names = world.random, [*world.nodes]
+    chance = random.random()
+    if chance < 0.5:
+        await world.act(user)
+    elif chance < 0.6:
+        await world.act(user, random.choice(names))
+    elif chance < 0.75:
+        name = random.choice(names)
+        if name == user.home or await world.claim(user, name):
+            if random.random() < 0.5:
+                world.pass_time(random.choice([1, 10, 60]))
+            await world.point(user, name)
+    elif chance < 0.8:
+        name = random.choice(names)
+        if world.nodes[name].peering is None:
+            await world.start(name)
+        else:
+            await world.kill(name)
+    elif chance < 0.85:
+        world.network.is_away = not world.network.is_away
+    elif chance < 0.9:
+        one, other = random.sample(names, 2)
+        world.wires.cut_off(one, other)
+    elif chance < 0.95:
+        world.wires.broken.clear()
+    world.pass_time(random.choice([0.25, 1, 10, 300]))

@@ -17,7 +17,7 @@ from pkarr.builder import Builder
 from pkarr.keys import Keypair
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.capabilities import parse_capabilities
-from pubky_homeserver.core.errors import Refused
+from pubky_homeserver.core.errors import Refused, UserExists
 from pubky_homeserver.core.peers import ALL, Claim, Peer
 from pubky_homeserver.core.records import Account, Operation, Session
 from pubky_homeserver.packets import Packets
@@ -31,9 +31,6 @@ from tests.pkarr.networks import Simulated
 NOW = 1_795_387_747.0
 INLINE = 64
 """Bytes of the bodies that lie in an entry: so a history has both kinds."""
-
-STEP = 0.25
-"""Seconds of one step of the clock."""
 
 
 @frozen
@@ -57,6 +54,8 @@ class User:
     """The node whose name the newest record says."""
     signed: int = 0
     """Microseconds: when that was signed."""
+    been: set[str] = field(factory=set)
+    """The nodes where they signed up."""
 
     @property
     def pubky(self) -> str:
@@ -152,14 +151,27 @@ class World:
     async def sign_up(self, user: User, name: str) -> None:
         """Somebody new, who publishes a record that says so."""
         self.users[user.pubky] = user
+        user.been.add(name)
         await self.nodes[name].store.sign_up(Account(user.pubky, self.microseconds), None, None, False)
         await self.point(user, name)
+
+    async def claim(self, user: User, name: str) -> bool:
+        """The user signs up at a node that has a copy, or has not. Whether it lets them."""
+        node = self.nodes[name]
+        try:
+            await node.store.sign_up(Account(user.pubky, self.microseconds), None, None, False, may_claim=True)
+        except UserExists:
+            return False
+        user.been.add(name)
+        if node.peering is not None:
+            await node.peering.copies.refresh(user.pubky)
+        return True
 
     async def point(self, user: User, name: str) -> None:
         """The user signs a record that names a node, and publishes it."""
         user.home, user.signed = name, max(self.microseconds, user.signed + 1)
         packet = Builder().https("_pubky", 0, self.nodes[name].key).sign(user.keypair, user.signed)
-        await self.network.publish(packet)
+        self.network.packets[packet.public_key.raw] = packet  # whoever has no network at the moment, the user has one
 
     async def put(self, user: User, path: str, body: bytes, name: str | None = None) -> bool:
         """A file, at home or elsewhere. Whether it was acknowledged."""
@@ -191,8 +203,14 @@ class World:
             await self.put(user, path, random.randbytes(random.choice([0, 5, 64, 65, 3000])), name)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass in small steps."""
-        self.clock.pump([STEP] * max(1, int(seconds / STEP)))
+        """Let time pass, from one thing that happens to the next."""
+        end = self.clock.seconds() + seconds
+        while calls := self.clock.getDelayedCalls():
+            left = min(calls[0].getTime(), end) - self.clock.seconds()
+            self.clock.advance(max(left, 0))
+            if self.clock.seconds() >= end:
+                return
+        self.clock.advance(max(end - self.clock.seconds(), 0))
 
     @property
     def microseconds(self) -> int:
