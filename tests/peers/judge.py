@@ -49,9 +49,7 @@ async def _read(node: Node, entry: Entry) -> File:
     return File(entry.content_hash, entry.length, entry.content_type, entry.modified, body)
 
 
-async def check_copy(
-    primary: Node, copy: Node, pubky: str, private: bool = False, was_home: bool = False
-) -> None:
+async def check_copy(primary: Node, copy: Node, pubky: str, private: bool = False, was_home: bool = False) -> None:
     """I1, I14, I15: a copy at rest is its primary, body for body; private files only by consent; bytes add up.
 
     A node that was the user's home once keeps the private files of that time.

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Position, Reign
-from pubky_homeserver.core.errors import LogCompacted, LogForked, PeerBroken, PeerRefused, StorageFull
+from pubky_homeserver.core.errors import LogCompacted, LogForked, PeerBroken, PeerError, PeerRefused, StorageFull
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.core.shelf import Reason, Shelved, id_of
 from pubky_homeserver.interfaces import IEntryStore, ILogStore, IPeer, IShelfStore
@@ -158,6 +158,9 @@ class LateWrites:
                 if await self._take(pubky, private, one, one.event.path in disputed):
                     kept.add(one.event.id)
             except StorageFull:
+                break
+            except PeerError as error:  # who asks us does not answer: it will ask again
+                self.log.info("Late writes of {pubky} wait: {reason}", pubky=pubky, reason=str(error))
                 break
         return kept
 
