@@ -36,6 +36,8 @@ class Copies:
     # Homeserver → bytes that copies of its accounts take.
     _claimed: set[str] = field(factory=set, init=False)
     # Copies at which their users signed up.
+    _absent: Counter[str] = field(factory=Counter, init=False)
+    # Homeserver → of those, bytes of bodies that are not here yet.
     _count: Counter[str] = field(factory=Counter, init=False)
     # Homeserver → copies of its accounts.
 
@@ -75,6 +77,10 @@ class Copies:
     def used_by(self, primary: str) -> int:
         """Bytes that the copies of a homeserver's accounts take, as quotas count them."""
         return self._used.get(primary, 0)
+
+    def held_by(self, primary: str) -> int:
+        """The same without the bodies that are not here yet."""
+        return self._used.get(primary, 0) - self._absent.get(primary, 0)
 
     def count_of(self, primary: str) -> int:
         """How many accounts of a homeserver have a copy here."""
@@ -135,6 +141,7 @@ class Copies:
         old = self._known.pop(pubky, None)
         if old is not None:
             self._used[old.primary] -= old.used
+            self._absent[old.primary] -= old.absent
             self._count[old.primary] -= 1
         self._claimed.discard(pubky)
         if copy is None:
@@ -149,4 +156,5 @@ class Copies:
             self._claimed.add(pubky)
         self._known[pubky] = copy
         self._used[copy.primary] += copy.used
+        self._absent[copy.primary] += copy.absent
         self._count[copy.primary] += 1

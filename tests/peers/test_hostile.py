@@ -192,6 +192,7 @@ LIES: dict[str, dict[str, Callable[[Liar, Request], Any]]] = {
     "a page of accounts of nine megabytes": {"accounts": lambda _liar, _request: b" " * (9 << 20)},
     "an answer that drips": {"entries": dripping(b" ")},
     "accounts that drip": {"accounts": dripping(b" ")},
+    "a list without end": {"entries": endless(lambda number: f"/pub/{number:012}")},
     "the same page for ever": {"entries": page_of(*(listed(path) for path in FILES))},
     "paths out of order": {"entries": page_of(listed("/pub/b"), listed("/pub/a"))},
     "private paths in the public log": {"entries": page_of(listed("/priv/a"))},
@@ -234,7 +235,7 @@ async def _world(lies: dict[str, Callable[[Liar, Request], Any]]) -> tuple[World
     world = World(
         Random(1),
         {
-            "us": {"good": {"follow": ALL}, "evil": {"follow": ALL}},
+            "us": {"good": {"follow": ALL}, "evil": {"follow": ALL, "max_bytes": 1 << 20}},
             "good": {"us": {"offer": ALL}},
             "evil": {"us": {"offer": ALL}},
         },

@@ -289,6 +289,13 @@ class PeerBroken(PeerError):
     """Its answer is not what the protocol says; nothing of it is used."""
 
 
+class BudgetSpent(PeerError):
+    """What the copies of its accounts may take here is used up."""
+
+    def __init__(self) -> None:
+        super().__init__("its copies take all that they may (max_bytes): raise that, or follow fewer accounts")
+
+
 class LogForked(PeerError):
     """Its log is not a continuation of ours: one of us lost something. `reigns` are those of its log."""
 

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from pkarr.asking import all_of
 from pubky_homeserver.core.copies import CopiedLog, Copy, LoggedEvent, LogStanding, Position, Reign
 from pubky_homeserver.core.errors import (
+    BudgetSpent,
     DigestMismatch,
     LogCompacted,
     LogForked,
@@ -78,7 +79,8 @@ class Follower:
 
         A whole copy whose history is no beginning of the primary's is compared with it: see `comparing.py`.
 
-        Raises what `IPeer` raises, `ComparisonBraked`, `StoreAway`, `StorageFull`; and `NotFound` if the copy is gone.
+        Raises what `IPeer` raises, `ComparisonBraked`, `BudgetSpent`, `StoreAway`, `StorageFull`; and `NotFound` if the
+        copy is gone.
         """
         comparisons, taken = 0, set[str]()
         while comparisons < LISTS:
@@ -119,6 +121,7 @@ class Follower:
         while page := await self.store.missing(pubky, after, AT_ONCE):
             after = page[-1].path
             filled = await all_of(self._fill(pubky, entry) for entry in page)
+            await self.read(pubky)  # what they take counts for the next ones
             left += filled.count(False)
         return left
 
@@ -199,6 +202,8 @@ class Follower:
         """Keep the pages of a list; returns where the log stood at the last one."""
         after, shelve = state.listed, self.comparing.shelve if state.is_compared else None
         while True:
+            if not self.may_keep(0):
+                raise BudgetSpent  # files take room without their bodies too, and a list need not have an end
             page = await self.peer.entries(pubky, private, after)
             if not page.entries:
                 await self.store.keep_listed(pubky, private, (), END, shelve)
@@ -207,6 +212,7 @@ class Follower:
             if [one.path for one in page.entries] != sorted({one.path for one in page.entries}) or last <= after:
                 raise PeerBroken("its list is not in order")
             await self.store.keep_listed(pubky, private, page.entries, last, shelve)
+            await self.read(pubky)
             after = last
 
     async def _replay(self, pubky: str, private: bool, end: Position) -> None:

@@ -26,7 +26,7 @@ from pkarr.keys import InvalidPublicKey, PublicKey
 from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Hint, LogStanding, Offered
-from pubky_homeserver.core.errors import PeerBroken, PeerError, PeerRefused, Refused, UserExists
+from pubky_homeserver.core.errors import BudgetSpent, PeerBroken, PeerError, PeerRefused, Refused, UserExists
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.packets import Packets, home_of
@@ -325,9 +325,9 @@ class Mirror(Service):
             self.log.warn("{pubky} lives here and at {peer}", pubky=pubky, peer=self.peer.name)
             return
         peer = self.peer.name
-        if isinstance(error, PeerBroken):
+        if isinstance(error, PeerBroken | BudgetSpent):
             self.trouble = f"{pubky}: {error}"
-            self.log.warn("What {peer} says of {pubky} cannot be: {reason}", peer=peer, pubky=pubky, reason=str(error))
+            self.log.warn("A copy of {pubky} from {peer} stops: {reason}", peer=peer, pubky=pubky, reason=str(error))
         elif isinstance(error, PeerError | Refused):
             self.log.info("A copy of {pubky} from {peer} waits: {reason}", peer=peer, pubky=pubky, reason=str(error))
         else:

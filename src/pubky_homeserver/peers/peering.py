@@ -172,7 +172,7 @@ class Peering(Service):
         client = PeerClient(peer, self.keypair, agent, self.clock, traffic)
 
         def may_keep(length: int) -> bool:
-            return self.copies.used_by(peer.key) + length <= peer.max_bytes
+            return self.copies.held_by(peer.key) + length <= peer.max_bytes
 
         store: ICopyStore = self.copies.store
         tally = self.tally
