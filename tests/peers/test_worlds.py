@@ -10,6 +10,7 @@ from pkarr.keys import Keypair
 from pubky_homeserver.core.peers import ALL
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.peers.following import AT_ONCE
+from pubky_homeserver.peers.mirror import RARELY
 from tests.peers.judge import check_copy, check_nothing_lost, check_prefix, entries
 from tests.peers.worlds import User, World, mutual, run
 
@@ -107,7 +108,7 @@ async def _moving(seed: int) -> None:
         assert home.peering is not None
         assert home.peering.moving is not None
         opening = Deferred.fromCoroutine(home.peering.moving.open(user.pubky, incomplete=True))
-        world.pass_time(REST)
+        world.pass_time(RARELY + REST)
         assert await opening
     for name in names:
         if name != user.home:
