@@ -134,7 +134,10 @@ READERS = {
     "events of a peer": Reader(
         lambda data: messages.read_events(data, PUBKY, False),
         Malformed,
-        (messages.to_json(messages.pack_events(STANDING.reigns, [LoggedEvent(PUT, b"one")])), b'{"events":[[[[{}]]]]}'),
+        (
+            messages.to_json(messages.pack_events(STANDING.reigns, [LoggedEvent(PUT, b"one")], 9)),
+            b'{"events":[[[[{}]]]]}',
+        ),
         messages.MAX_ANSWER,
     ),
     "files of a peer": Reader(

@@ -106,7 +106,7 @@ class SimulatedPeer:
             if event is None or (event.seq, event.digest) != (position.seq, position.digest):
                 raise LogForked(standing.reigns)
         events = await logs.logged(pubky, private, position.event_id, self.page)
-        return Logged(standing.reigns, tuple(events))
+        return Logged(standing.reigns, tuple(events), standing.position.seq)
 
     async def entries(self, pubky: str, private: bool, after: str) -> Listed:
         """See `IPeer`."""

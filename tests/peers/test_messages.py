@@ -66,8 +66,8 @@ def test_accounts(offers: list[Offered], following: str | None) -> None:
 @given(st.lists(logged(), max_size=5))
 def test_events(events: list[LoggedEvent]) -> None:
     """So is a page of events."""
-    written = messages.to_json(messages.pack_events((Reign("0" * 32, 1),), events))
-    assert messages.read_events(written, PUBKY, False) == Logged((Reign("0" * 32, 1),), tuple(events))
+    written = messages.to_json(messages.pack_events((Reign("0" * 32, 1),), events, 9))
+    assert messages.read_events(written, PUBKY, False) == Logged((Reign("0" * 32, 1),), tuple(events), 9)
 
 
 @given(st.lists(ENTRIES, max_size=5), standings())
@@ -92,7 +92,7 @@ PUT = LoggedEvent(
 PAGES: dict[str, tuple[Any, Callable[[bytes], object]]] = {
     "accounts": (messages.pack_accounts([Offered(PUBKY, 5, STANDING, STANDING)], "7"), messages.read_accounts),
     "events": (
-        messages.pack_events(STANDING.reigns, [PUT]),
+        messages.pack_events(STANDING.reigns, [PUT], 9),
         lambda answer: messages.read_events(answer, PUBKY, False),
     ),
     "entries": (
@@ -217,16 +217,16 @@ def test_numbers_without_end() -> None:
 def test_what_a_reader_does_not_know_is_skipped() -> None:
     """A newer homeserver may say more."""
     page, read = PAGES["events"]
-    assert read(spoilt(page, ("events", 0, "more"), {"a": [1]})) == Logged(STANDING.reigns, (PUT,))
-    assert read(spoilt(page, ("more",), 1)) == Logged(STANDING.reigns, (PUT,))
+    assert read(spoilt(page, ("events", 0, "more"), {"a": [1]})) == Logged(STANDING.reigns, (PUT,), 9)
+    assert read(spoilt(page, ("more",), 1)) == Logged(STANDING.reigns, (PUT,), 9)
 
 
 def test_private_paths_are_of_the_private_log() -> None:
     """And of no other: what is no file, too, is told in the public one only."""
-    page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path="/priv/a"))])
+    page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path="/priv/a"))], 1)
     assert messages.read_events(messages.to_json(page), PUBKY, True).events[0].event.path == "/priv/a"
     for path in ("/pub/a", "takedown", "revoked:x"):
-        page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path=path))])
+        page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path=path))], 1)
         with pytest.raises(Malformed):
             messages.read_events(messages.to_json(page), PUBKY, True)
 
@@ -236,7 +236,7 @@ def test_the_largest_page_fits() -> None:
     path = '/pub/"' + '/"' * ((MAX_PATH - 6) // 2)
     event = evolve(PUT.event, path=path, seq=MAX_NUMBER, id=MAX_NUMBER, modified=MAX_NUMBER, length=MAX_NUMBER)
     small = [LoggedEvent(event)] * (messages.MAX_PAGE - 17) + [LoggedEvent(event, bytes(MAX_BODY))] * 17
-    written = messages.to_json(messages.pack_events((Reign("0" * 32, 1),) * messages.MAX_REIGNS, small))
+    written = messages.to_json(messages.pack_events((Reign("0" * 32, 1),) * messages.MAX_REIGNS, small, MAX_NUMBER))
     assert len(written) < messages.MAX_ANSWER
     assert len(messages.read_events(written, PUBKY, False).events) == messages.MAX_PAGE
 

@@ -258,8 +258,8 @@ async def test_events_after_a_position(pair: Peering) -> None:
     stored = await pair.home.store.account_events(pair.owner.pubky, None, 10, False, True, False)
     assert [one.event for one in events] == stored
     middle = Position(standing.log_id, 2, stored[1].id, stored[1].digest)
-    assert await pair.client.events(pair.owner.pubky, False, middle) == Logged(page.reigns, events[2:])
-    assert await pair.client.events(pair.owner.pubky, False, standing) == Logged(page.reigns, ())
+    assert await pair.client.events(pair.owner.pubky, False, middle) == Logged(page.reigns, events[2:], page.end)
+    assert await pair.client.events(pair.owner.pubky, False, standing) == Logged(page.reigns, (), page.end)
 
 
 LOG_IDS = ("1" * 32, "2" * 32, "3" * 32)

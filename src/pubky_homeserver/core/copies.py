@@ -61,6 +61,8 @@ class Logged:
     """All of the log, the oldest first."""
     events: tuple[LoggedEvent, ...]
     """Ascending."""
+    end: int | None = None
+    """The number of the log's newest event when this was read; None if the peer does not say."""
 
 
 @frozen

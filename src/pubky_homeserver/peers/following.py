@@ -12,12 +12,12 @@ number and a time that our clock could have, the files the digest.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pkarr.asking import all_of
-from pubky_homeserver.core.copies import CopiedLog, Copy, LoggedEvent, LogStanding, Position, Reign
+from pubky_homeserver.core.copies import CopiedLog, Copy, Logged, LoggedEvent, LogStanding, Position, Reign
 from pubky_homeserver.core.errors import (
     BudgetSpent,
     DigestMismatch,
@@ -89,10 +89,14 @@ class Follower:
                 await self._read_list(pubky, private, state)
                 continue
             try:
-                events = await self._events(pubky, private, state.position, state.reigns)
-                if events:
-                    await self._apply(pubky, private, events)
-                elif await self.store.confirm(pubky, private, state.position, self._now()):
+                page = await self._events(pubky, private, state.position, state.reigns)
+                if page.events:
+                    await self._apply(pubky, private, page.events)
+                    if page.end is None or page.events[-1].event.seq < page.end:
+                        continue
+                    state = await self._state(pubky, private)
+                assert state.position is not None
+                if await self.store.confirm(pubky, private, state.position, self._now()):
                     await self.comparing.settle(pubky, taken)
                     return
             except (LogCompacted, LogForked, DigestMismatch) as reason:
@@ -110,10 +114,11 @@ class Follower:
             state = await self._state(pubky, private)
             if not state.is_whole or state.position is None:
                 return
-            events = await self._events(pubky, private, state.position, state.reigns)
-            if not events:
+            page = await self._events(pubky, private, state.position, state.reigns)
+            if page.events:
+                await self._apply(pubky, private, page.events)
+            if not page.events or (page.end is not None and page.events[-1].event.seq >= page.end):
                 return
-            await self._apply(pubky, private, events)
 
     async def fill(self, pubky: str) -> int:
         """Fetch the bodies that are missing; returns how many are still."""
@@ -125,18 +130,16 @@ class Follower:
             left += filled.count(False)
         return left
 
-    async def _events(
-        self, pubky: str, private: bool, position: Position, reigns: tuple[Reign, ...]
-    ) -> Sequence[LoggedEvent]:
+    async def _events(self, pubky: str, private: bool, position: Position, reigns: tuple[Reign, ...]) -> Logged:
         """The events after ours; the log's reigns are noted, for some of the events may be of a new one."""
         page = await self.peer.events(pubky, private, position)
         if page.reigns != reigns:
             try:
                 if not await self.store.keep_reigns(pubky, private, position, page.reigns):
-                    return ()  # somebody else was faster
+                    return evolve(page, events=())  # somebody else was faster
             except ValueError:
                 raise PeerBroken("its reigns are not those of a log that goes on where ours ends") from None
-        return page.events
+        return page
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -222,10 +225,10 @@ class Follower:
             assert state.position is not None
             if state.position.seq >= end.seq:
                 return
-            events = await self._events(pubky, private, state.position, state.reigns)
-            if not events:
+            page = await self._events(pubky, private, state.position, state.reigns)
+            if not page.events:
                 raise LogForked
-            await self._apply(pubky, private, events, upto=end.seq)
+            await self._apply(pubky, private, page.events, upto=end.seq)
 
     # --- bodies ---------------------------------------------------------------------------------------------------
 

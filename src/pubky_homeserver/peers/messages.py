@@ -8,7 +8,7 @@
 
     hello      {"version", "features": [text, …], "limits": {text: number, …}, "epoch": text}
     accounts   {"accounts": [account, …], "next": text or null}
-    events     {"reigns": [[log_id, first], …], "events": [event, …]}
+    events     {"reigns": [[log_id, first], …], "events": [event, …], "end": number}
     entries    {"standing": standing, "entries": [entry, …]}
     fork       {"reigns": [[log_id, first], …]}
     packets    {"packets": [packet, …]}
@@ -103,9 +103,9 @@ def pack_accounts(accounts: Sequence[Offered], following: str | None) -> dict[st
     return {"accounts": list(map(_pack_offered, accounts)), "next": following}
 
 
-def pack_events(reigns: Sequence[Reign], events: Sequence[LoggedEvent]) -> dict[str, Any]:
-    """A page of events."""
-    return {**pack_reigns(reigns), "events": list(map(_pack_event, events))}
+def pack_events(reigns: Sequence[Reign], events: Sequence[LoggedEvent], end: int) -> dict[str, Any]:
+    """A page of events; `end`: the number of the log's newest one."""
+    return {**pack_reigns(reigns), "events": list(map(_pack_event, events)), "end": end}
 
 
 def pack_entries(listed: Listed) -> dict[str, Any]:
@@ -237,7 +237,8 @@ def read_events(answer: bytes, pubky: str, private: bool) -> Logged:
     """A page of events of a log."""
     page = _object(_parse(answer))
     events = _several(page.get("events"), lambda one: _read_event(_object(one), pubky, private), MAX_PAGE)
-    return Logged(_reigns(page.get("reigns")), tuple(events))
+    end = page.get("end")
+    return Logged(_reigns(page.get("reigns")), tuple(events), None if end is None else _number(end))
 
 
 def read_entries(answer: bytes, private: bool) -> Listed:

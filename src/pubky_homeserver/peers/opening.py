@@ -36,7 +36,7 @@ from pubky_homeserver.interfaces import IMoveStore
 from pubky_homeserver.packets import Packets, home_of
 from pubky_homeserver.peers.neighbours import Neighbour
 
-PUSH = 5.0
+PUSH = 4.0
 """Seconds that a peer has to say what it makes of the record."""
 
 CATCH_UP = 60.0

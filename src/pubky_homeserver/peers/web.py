@@ -281,13 +281,13 @@ class PeerSite:
         )
         standing = await self._standing(asked)
         if position == standing.position:
-            return _json(request, messages.pack_events(standing.reigns, ()))
+            return _json(request, messages.pack_events(standing.reigns, (), position.seq))
         verdict = await self._judge(asked, standing, position)
         events = [] if verdict is not None else await self._after(asked, position)
         if events and events[0].event.seq != position.seq + 1:
             verdict = HTTPStatus.GONE  # the log was shortened meanwhile
         if verdict is None:
-            return _json(request, messages.pack_events(standing.reigns, events))
+            return _json(request, messages.pack_events(standing.reigns, events, standing.position.seq))
         request.setResponseCode(verdict)
         return _json(request, messages.pack_reigns(standing.reigns))
 
