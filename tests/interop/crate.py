@@ -1,4 +1,4 @@
-"""The Rust programs of `rust`: the official client's scenarios, the official relay, a client of the official DHT."""
+"""The Rust programs of `rust`: the official client in scenarios and on a move, the official relay and DHT client."""
 
 import os
 import shutil
@@ -19,6 +19,7 @@ class Programs:
     scenarios: Path = TARGET / "release" / "homeserver-interop"
     relay: Path = TARGET / "release" / "official-relay"
     mainline: Path = TARGET / "release" / "mainline-client"
+    mover: Path = TARGET / "release" / "mover"
 
 
 def build_programs() -> Programs:

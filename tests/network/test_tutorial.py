@@ -48,9 +48,10 @@ class Story:
     said: list[tuple[str, str]] = field(factory=list)
     """Each command and its output."""
 
-    def node(self, name: str) -> Node:
-        """One of the homeservers."""
-        return self.alice if name == "alice" else self.bob
+    @property
+    def pubky(self) -> str:
+        """The user's key."""
+        return Keypair.from_file_text((self.folder / "you" / "you.key").read_text()).public_key.z32
 
     async def run(self, who: str, command: str) -> str:
         """Run a command as somebody; what it printed."""
@@ -130,8 +131,7 @@ class Story:
 
     async def until_read(self, node: Node, path: str) -> None:
         """Wait until a homeserver has a file."""
-        user = Keypair.from_file_text((self.folder / "you" / "you.key").read_text())
-        target = f"/storage/{user.public_key.z32}{path}"
+        target = f"/storage/{self.pubky}{path}"
         await deferToThread(until, lambda: node.ask("GET", target)[0].status == 200, PATIENCE, self.written)
 
 
@@ -169,6 +169,7 @@ async def story(folder: Path) -> AsyncIterator[Story]:
                 replaced = {
                     "KEY_OF_ALICE": ALICE.public_key.z32,
                     "KEY_OF_BOB": BOB.public_key.z32,
+                    "BOOTSTRAP": nodes["bob"],
                     **{f"https://{name}.example": f"http://127.0.0.1:{ports[name][0]}" for name in ports},
                 }
                 yield Story(folder, alice, bob, network, replaced)
