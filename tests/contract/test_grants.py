@@ -3,15 +3,19 @@
 import pytest
 import pytest_twisted
 from attrs import evolve
+from blake3 import blake3
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from pubky_homeserver.core.capabilities import parse_capabilities
+from pubky_homeserver.core.digests import fold, mark
 from pubky_homeserver.core.errors import GrantExpired, GrantOfAnother, GrantRevoked, NotFound
+from pubky_homeserver.core.paths import revocation_of
 from pubky_homeserver.core.records import Grant, KeptGrant
 from pubky_homeserver.interfaces import IGrantStore
-from tests.contract.store import ALICE, BOB, Store, session, sign_up
+from tests.contract.copying import begin_whole, digest_of, event_of
+from tests.contract.store import ALICE, BOB, Store, entry, put, session, sign_up
 
 NOW = 1_900_000_000
 """Unix seconds; the store's own clock is not asked."""
@@ -148,3 +152,52 @@ async def test_who_hears_of_revocations(store: Store) -> None:
     await store.sign_out(session(ALICE, 2).id)
     await deferLater(reactor, 0.05)
     assert len(heard) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_revocation_is_in_the_log(store: Store) -> None:
+    """Who follows the account learns that a grant is revoked; clients see nothing of that, however they look."""
+    await sign_up(store, ALICE)
+    first = await put(store, ALICE, "/pub/a")
+    await store.grants.exchange(kept(), bearer(1), NOW, 60)
+    name = revocation_of(kept().grant.id)
+    await store.grants.revoke(kept().grant.id)
+    await store.grants.revoke(kept().grant.id)
+    last = await put(store, ALICE, "/pub/b")
+    logged = [one.event for one in await store.logs.logged(ALICE, False, 0, 10)]
+    assert [(event.seq, event.path) for event in logged] == [(1, "/pub/a"), (2, name), (3, "/pub/b")]
+    assert logged[1].digest == fold(logged[0].digest, mark(name, blake3().digest(), 0, 0, ""))
+    listed = await store.logs.listed(ALICE, False, "", 10)
+    assert listed is not None
+    assert [entry.path for entry in listed.entries] == ["/pub/a", "/pub/b", name]
+    account = await store.account(ALICE)
+    assert account is not None
+    assert account.used == 2 * 5 + 3 * 256
+    assert [event.path for event in await store.events(0, 10, True, names=True)] == ["/pub/a", name, "/pub/b"]
+    for limit in (1, 2, 10):
+        assert await store.events(0, limit, True) == [first, last][:limit]
+        assert await store.account_events(ALICE, None, limit, False, True, True) == [first, last][:limit]
+        assert await store.account_events(ALICE, None, limit, True, True, True) == [last, first][:limit]
+    assert await store.events(first.id, 1, False) == [last]
+    for directory in ("/", "/pub/"):
+        assert await store.listing(ALICE, directory, "", 10, False, False) == ["/pub/a", "/pub/b"]
+    assert await store.copies.missing(ALICE, "", 10) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_revoked_grant_stays_dead_after_a_move(store: Store) -> None:
+    """Where an account came to with a revocation in its log the grant is refused, though nobody has seen it there."""
+    await begin_whole(store)
+    name = revocation_of(kept().grant.id)
+    one = evolve(entry(name, b"", content_type="", modified=0), seq=1)
+    assert await store.copies.apply(ALICE, False, event_of(one, 10, digest_of(one)), one)
+    packet = bytes(72)
+    await store.packets.keep_packet(ALICE, packet)
+    assert await store.moves.open(ALICE, packet, NOW)
+    while not await store.moves.announce(ALICE, 10):
+        pass
+    assert await store.events(0, 10, True) == []
+    with pytest.raises(GrantRevoked):
+        await store.grants.exchange(kept(), bearer(1), NOW, 60)
+    other = evolve(kept(), grant=evolve(kept().grant, id="another"))
+    await store.grants.exchange(other, bearer(2), NOW, 60)

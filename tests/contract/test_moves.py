@@ -249,6 +249,36 @@ async def test_a_claim_that_comes_to_nothing(store: Store) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_coming_back_lifts_no_limit(store: Store) -> None:
+    """Who lived here under a limit has it when they come back, and after a claim in vain."""
+    await sign_up(store, ALICE, storage_quota_mb=1)
+    before = await store.account(ALICE)
+    assert before is not None
+    await fence(store)
+    await claim(store)
+    await store.moves.void_claim(ALICE)
+    await claim(store)
+    assert await open_here(store)
+    account = await store.account(ALICE)
+    assert account is not None
+    assert account.quota == before.quota
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_copy_that_was_forgotten(store: Store) -> None:
+    """Who lived here before, and of whom nothing is left, signs up as somebody new."""
+    await sign_up(store, ALICE)
+    await put(store, ALICE, "/pub/a")
+    await fence(store)
+    while not await store.copies.forget(ALICE, 10):
+        pass
+    await claim(store)
+    assert await store.entry(ALICE, "/pub/a") is None
+    assert (await put(store, ALICE, "/pub/b")).seq == 1
+    assert (await store.totals()).users == 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_who_lived_here_may_come_back(store: Store) -> None:
     """An account that was fenced may be claimed whatever is allowed; a claim in vain leaves it fenced."""
     await sign_up(store, ALICE)

@@ -151,3 +151,15 @@ def _check_segment(segment: str) -> None:
 def _check_end(path: str) -> None:
     if path[-1].isspace():
         raise InvalidPath("path must not end in whitespace")
+
+
+def revocation_of(grant_id: str) -> str:
+    """The name under which an account's public log says that a grant is revoked. Like all names of what is no file it
+    has no slash in front, so no reader can ask for it, and no listing comes to it.
+    """
+    return f"revoked:{grant_id}"
+
+
+def is_name(path: str) -> bool:
+    """Whether this names something in a log that is no file."""
+    return not path.startswith("/")

@@ -64,10 +64,11 @@ class IEntryStore(Interface):
         below the directory.
         """
 
-    async def events(after: int, limit: int, private: bool) -> list[Event]:
+    async def events(after: int, limit: int, private: bool, names: bool = False) -> list[Event]:
         """Up to `limit` (at most 1000) events of all accounts with an id above `after`, ascending.
 
-        `private`: those of private paths too.
+        `private`: those of private paths too. `names`: those of what is no file (`core/paths.py`) too, which is for
+        homeservers that follow, and for nobody else.
         """
 
     async def account_events(
@@ -75,7 +76,7 @@ class IEntryStore(Interface):
     ) -> list[Event]:
         """Up to `limit` (at most 1000) events of one account beyond `after`, ascending, or descending if `reverse`.
 
-        `after` None: from the end where reading starts.
+        `after` None: from the end where reading starts. Never of what is no file.
         """
 
     async def has_event(event_id: int) -> bool:

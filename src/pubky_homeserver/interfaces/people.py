@@ -91,7 +91,8 @@ class IGrantStore(Interface):
 
         `now`: Unix seconds; `lifetime`: seconds of the bearer, at most until the grant is over. Returns the bearer's
         session: what counts is the grant as it was first kept. Raises, in this order: `NotFound` (no account),
-        `GrantOfAnother` (the id is known with another user or client key), `GrantRevoked`, `GrantExpired`.
+        `GrantOfAnother` (the id is known with another user or client key), `GrantRevoked` (here, or where the account
+        lived before), `GrantExpired`.
         """
 
     async def bearer(bearer_id: str) -> Session | None:
@@ -101,7 +102,11 @@ class IGrantStore(Interface):
         """All grants of an account that are not revoked, in the order in which they came; some may have expired."""
 
     async def revoke(grant_id: str) -> None:
-        """Revoke a grant for good, and forget its bearer. Harmless for one that is unknown or revoked."""
+        """Revoke a grant for good, and forget its bearer. Harmless for one that is unknown or revoked.
+
+        If its account is open here, the account's public log says so from then on, by an entry without slash (named by
+        `revocation_of`): a grant names no homeserver, and must not live again where the account moves to.
+        """
 
 
 class IPacketStore(Interface):

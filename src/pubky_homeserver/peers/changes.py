@@ -60,7 +60,7 @@ class Changes:
             yield _frame("epoch", epoch.encode())
             beat = self.clock.seconds()
             while not alarm.ended and self.epoch() == epoch:
-                events = await self.entries.events(last, PAGE, peer.private)
+                events = await self.entries.events(last, PAGE, peer.private, names=True)
                 if events:
                     last = told = events[-1].id
                     yield b"".join(_frame("change", to_json(pack_hint(hint))) for hint in _hints(events, peer))

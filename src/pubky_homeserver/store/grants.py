@@ -4,14 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from attrs import define, evolve, field, frozen
+from blake3 import blake3
 from zope.interface import implementer
 
 from pubky_homeserver.core.errors import GrantExpired, GrantOfAnother, GrantRevoked, StoreAway
-from pubky_homeserver.core.records import KeptGrant, Session
+from pubky_homeserver.core.paths import revocation_of
+from pubky_homeserver.core.records import Entry, KeptGrant, Session
 from pubky_homeserver.interfaces import IGrantStore
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.connection import STEP, Commands
-from pubky_homeserver.store.packing import pack_grant, unpack_bearer, unpack_grant
+from pubky_homeserver.store.files import mark_of
+from pubky_homeserver.store.packing import pack_body, pack_grant, pack_stat, pack_type, unpack_bearer, unpack_grant
 from pubky_homeserver.store.refusals import refusal_of
 from pubky_homeserver.store.remembered import Remembered
 
@@ -19,6 +22,11 @@ KEPT_FOR = 30 * 24 * 3600
 """Seconds that an expired grant stays known, so that its client can still give it back."""
 
 _SIGNED_63 = 1 << 63
+
+
+def revocation(grant_id: str) -> Entry:
+    """What an account's public log has of a revoked grant: an entry without content, the same everywhere."""
+    return Entry(revocation_of(grant_id), blake3().digest(), 0, "", 0, b"")
 
 
 def _over(kept: KeptGrant) -> int:
@@ -48,6 +56,7 @@ class RedisGrants:
             schema.grants(grant.pubky),
             schema.bearer(bearer_id),
             schema.copy(grant.pubky),
+            schema.entries(grant.pubky),
         )
         arguments = (
             grant.pubky,
@@ -62,6 +71,7 @@ class RedisGrants:
             schema.bearer(),
             schema.grant(),
             KEPT_FOR,
+            revocation_of(grant.id),
         )
         with self._ending() as ended:
             reply = await self.redis().run("exchange", keys, arguments)
@@ -97,10 +107,20 @@ class RedisGrants:
 
     async def revoke(self, grant_id: str) -> None:
         """See `IGrantStore`."""
-        said = f"grant:{grant_id}"
-        arguments = 1, schema.bearer(), schema.REVOCATIONS, said
+        owner = await self.redis().call("HGET", schema.grant(grant_id), "pubky")
+        if owner is None:
+            return
+        pubky = owner.decode()
+        keys = (
+            *(schema.grant(grant_id), schema.account(pubky), schema.entries(pubky), schema.log(False, pubky)),
+            *(schema.feed(False), schema.SHARD, schema.WAKE),
+        )
+        entry = revocation(grant_id)
+        kind, _ = pack_body(entry)
+        words = 1, schema.bearer(), schema.REVOCATIONS, f"grant:{grant_id}"
+        noted = entry.path, mark_of(entry), kind, pack_stat(entry), pack_type(entry.content_type)
         with self._ending() as ended:
-            ended += [await self.redis().run("revoke", (schema.grant(grant_id),), arguments)]
+            ended += [await self.redis().run("revoke", keys, (*words, *noted))]
 
     @contextmanager
     def _ending(self) -> Iterator[list[bytes | None]]:
@@ -141,6 +161,10 @@ class MemoryGrants:
     check_sign_in: Callable[[str], None]
     """Raises what a sign-in of an account raises."""
     tell: Callable[[str], None]
+    note: Callable[[str, Entry], None]
+    """Puts what is no file into the public log of an account that is open here."""
+    has: Callable[[str, str], bool]
+    """Whether an account has an entry under a name."""
     _grants: dict[str, KeptGrant] = field(factory=dict, init=False)
     # Id → grant, in the order in which they came.
     _bearers: dict[str, Session] = field(factory=dict, init=False)
@@ -157,7 +181,7 @@ class MemoryGrants:
         known = self._grants.get(grant.id, kept)
         if (known.grant.pubky, known.grant.client_key) != (grant.pubky, grant.client_key):
             raise GrantOfAnother
-        if known.revoked:
+        if known.revoked or self.has(grant.pubky, revocation_of(grant.id)):
             raise GrantRevoked
         if _over(known) <= now:
             raise GrantExpired
@@ -188,3 +212,4 @@ class MemoryGrants:
         if kept is not None and not kept.revoked:
             self._grants[grant_id] = evolve(kept, revoked=True)
             self.tell(f"grant:{grant_id}")
+            self.note(kept.grant.pubky, revocation(grant_id))

@@ -27,7 +27,7 @@ from pubky_homeserver.core.errors import (
     UserExists,
     WriteNotAllowed,
 )
-from pubky_homeserver.core.paths import ancestors, covers, is_private
+from pubky_homeserver.core.paths import ancestors, covers, is_name, is_private
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import (
     Account,
@@ -137,7 +137,7 @@ class MemoryStore:
 
     @grants.default
     def _make_grants(self) -> MemoryGrants:
-        return MemoryGrants(self._check_sign_in, self._tell)
+        return MemoryGrants(self._check_sign_in, self._tell, self._note_name, self._has)
 
     @locks.default
     def _make_locks(self) -> MemoryLocks:
@@ -165,10 +165,11 @@ class MemoryStore:
             spent = self._spend(token, account)
             quota = spent.quota
         if home is None:
-            home = self._accounts[pubky] = Home(Account(pubky, account.created))
+            home = self._accounts[pubky] = Home(Account(pubky, account.created, quota=quota))
             home.admitted = 0 if copied else account.created
             home.away = copied.primary if copied else None
-        home.account = evolve(home.account, quota=quota)
+        elif copied is None:  # it was forgotten
+            self._accounts[pubky] = Home(home.account, admitted=account.created)
         if copied is not None:
             copied.claimed, copied.token = account.created, spent.token if spent else None
         if session is not None:
@@ -373,9 +374,10 @@ class MemoryStore:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    async def events(self, after: int, limit: int, private: bool) -> list[Event]:
+    async def events(self, after: int, limit: int, private: bool, names: bool = False) -> list[Event]:
         """See `IEntryStore`."""
-        return _page((event for event in _beyond(self._events, after) if private or not is_private(event.path)), limit)
+        beyond = (event for event in _beyond(self._events, after) if names or not is_name(event.path))
+        return _page((event for event in beyond if private or not is_private(event.path)), limit)
 
     async def account_events(
         self, pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool
@@ -386,7 +388,7 @@ class MemoryStore:
         if home is not None and home.away is not None:
             last = max(log.event_id for log in home.logs.values())
             known = [event for event in known if event.id <= last]
-        events = _beyond(known, after, reverse)
+        events = (event for event in _beyond(known, after, reverse) if not is_name(event.path))
         return _page((event for event in events if (private if is_private(event.path) else public)), limit)
 
     async def has_event(self, event_id: int) -> bool:
@@ -457,6 +459,19 @@ class MemoryStore:
             self._blobs.retire(old)
         marks = (mark_of(one) for one in (old, new) if one is not None)
         return self._note(home, operation, path, fold(home.logs[is_private(path)].digest, *marks), new)
+
+    def _note_name(self, pubky: str, entry: Entry) -> None:
+        """Put what is no file into the public log of an account that is open here."""
+        home = self._accounts.get(pubky)
+        if home is None or home.away is not None or entry.path in home.files.entries:
+            return
+        home.account = evolve(home.account, used=home.account.used + ENTRY_OVERHEAD)
+        event = self._append(home, Operation.PUT, entry.path, None, entry)
+        home.files.keep(evolve(entry, seq=event.seq))
+
+    def _has(self, pubky: str, name: str) -> bool:
+        files = self._files(pubky)
+        return files is not None and name in files.entries
 
     def _note(self, home: Home, operation: Operation, path: str, digest: bytes, new: Entry | None) -> Event:
         """Add an event to the log of a path, with the digest after it."""

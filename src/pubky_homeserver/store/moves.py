@@ -8,7 +8,7 @@ from attrs import define, evolve, field, frozen
 from zope.interface import implementer
 
 from pubky_homeserver.core.errors import NotHereYet
-from pubky_homeserver.core.paths import PRIVATE, is_private
+from pubky_homeserver.core.paths import PRIVATE, is_name, is_private
 from pubky_homeserver.core.records import Account, Entry, Event, LogState, Operation
 from pubky_homeserver.interfaces import IMoveStore
 from pubky_homeserver.store import schema
@@ -148,9 +148,9 @@ class MemoryMoves:
         home.account = evolve(home.account, used=copy.used)
         home.missing = copy.missing
         self.copies.drop(pubky)
-        gone = [event.path for event in home.files.events if event.operation is Operation.DEL]
+        gone = [one.path for one in home.files.events if one.operation is Operation.DEL and not is_name(one.path)]
         self._left[pubky] = [(Operation.DEL, path) for path in sorted(gone, key=is_private)] + [
-            (Operation.PUT, path) for path in home.files.paths
+            (Operation.PUT, path) for path in home.files.paths if not is_name(path)
         ]
         return True
 

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from pubky_homeserver.core.digests import EMPTY, mark
 from pubky_homeserver.core.errors import StorageFull
-from pubky_homeserver.core.paths import is_private
+from pubky_homeserver.core.paths import is_name, is_private
 from pubky_homeserver.core.quotas import MEGABYTE
 from pubky_homeserver.core.records import (
     Account,
@@ -453,16 +453,17 @@ class RedisStore:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    async def events(self, after: int, limit: int, private: bool) -> list[Event]:
+    async def events(self, after: int, limit: int, private: bool, names: bool = False) -> list[Event]:
         """See `IEntryStore`."""
         limit = min(limit, MAX_PAGE)
         found: list[Event] = []
         while len(found) < limit:
             step = min(limit - len(found), STEP)
-            page = await self._feeds.page(self._redis, found[-1].id if found else after, step, private)
-            found += page
+            page = await self._feeds.page(self._redis, after, step, private)
+            found += page if names else [event for event in page if not is_name(event.path)]
             if len(page) < step:
                 break
+            after = page[-1].id
         return found
 
     async def account_events(
@@ -475,10 +476,11 @@ class RedisStore:
         found: list[Event] = []
         while logs and len(found) < limit:
             step = min(limit - len(found), STEP)
-            page = await account_page(self._redis, pubky, found[-1].id if found else after, step, reverse, logs, last)
-            found += page
+            page = await account_page(self._redis, pubky, after, step, reverse, logs, last)
+            found += [event for event in page if not is_name(event.path)]
             if len(page) < step:
                 break
+            after = page[-1].id
         return found
 
     async def _last_event(self, pubky: str) -> int | None:

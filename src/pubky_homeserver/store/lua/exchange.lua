@@ -1,9 +1,10 @@
 -- uses: signing
 -- Keep a grant if its id is new, and give it a bearer in place of the one before. Returns the name of the refusal, or
 -- {facts of the grant as first kept, when that was, when the bearer expires, id of the bearer before or nil}.
--- KEYS  account, grant, the account's grants, bearer, copy
+-- KEYS  account, grant, the account's grants, bearer, copy, entries
 -- ARGV  pubky, client key, grant's id, facts, when the grant expires, now (both in seconds), created, bearer's id,
---       bearer's lifetime in seconds, beginning of the keys of bearers, of grants, seconds that expired grants are kept
+--       bearer's lifetime in seconds, beginning of the keys of bearers, of grants, seconds that expired grants are kept,
+--       the name of its revocation in the log
 local pubky, key, id, facts, expires, now, created, bearer = unpack(ARGV, 1, 8)
 local account, grant, grants = KEYS[1], KEYS[2], KEYS[3]
 local lifetime, bearers, prefix, kept_for = tonumber(ARGV[9]), ARGV[10], ARGV[11], tonumber(ARGV[12])
@@ -22,6 +23,10 @@ if known[1] then
     return 'GrantRevoked'
   end
   facts, expires, created = known[3], known[4], known[5]
+end
+local name = ARGV[13]
+if redis.call('ZRANGE', KEYS[6], '[' .. name .. '\0', '(' .. name .. '\1', 'BYLEX', 'LIMIT', 0, 1)[1] then
+  return 'GrantRevoked'
 end
 if tonumber(expires) <= now then
   return 'GrantExpired'

@@ -1,10 +1,20 @@
--- Revoke a grant for good, forget its bearer, and tell who serves it. Returns the bearer's id, or nil.
--- KEYS  grant
--- ARGV  now in seconds, beginning of the keys of bearers, channel of revocations, what is said there
+-- uses: lock account log
+-- Revoke a grant for good, forget its bearer, and tell who serves it; note it in the account's public log, if that
+-- account is open here. Returns the bearer's id, or nil.
+-- KEYS  grant, account, entries, public log, public feed, shard, wake
+-- ARGV  now in seconds, beginning of the keys of bearers, channel of revocations, what is said there, then the entry that
+--       says it in the log: path, mark, kind, stat, type
 local bearer = redis.call('HGET', KEYS[1], 'bearer')
 if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSETNX', KEYS[1], 'revoked', ARGV[1]) == 1 then
   redis.call('HDEL', KEYS[1], 'bearer')
   redis.call('PUBLISH', ARGV[3], ARGV[4])
+  local path, mark, kind, stat, content_type = unpack(ARGV, 5, 9)
+  local account = account_at(KEYS[2], 'pub')
+  if account and not account.away and not entry_at(KEYS[3], path) then
+    local keys = {account = KEYS[2], log = KEYS[4], feed = KEYS[5], shard = KEYS[6], wake = KEYS[7]}
+    redis.call('ZADD', KEYS[3], 0, path .. '\0' .. pack(tonumber(kind), mark, stat, account.seq + 1, content_type))
+    append(keys, 'pub', account, OVERHEAD, PUT, {mark}, stat, content_type .. path)
+  end
 end
 if bearer then
   redis.call('DEL', ARGV[2] .. bearer)

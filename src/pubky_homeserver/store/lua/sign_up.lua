@@ -49,15 +49,14 @@ if primary then
     redis.call('HSET', KEYS[9], 'token', token)
   end
 else
+  redis.call('HDEL', account, 'away', 'announce')  -- of a copy that was forgotten
   redis.call('HSET', account, 'admitted', created,
     'pub.seq', 0, 'pub.event', 0, 'pub.digest', empty, 'pub.floor', 0, 'pub.reigns', public,
     'priv.seq', 0, 'priv.event', 0, 'priv.digest', empty, 'priv.floor', 0, 'priv.reigns', private)
 end
 for index, name in ipairs({'quota', 'limit', 'paths'}) do
-  if quota[index] then
+  if quota[index] and not known then  -- who comes back has what they had: leaving lifts no limit
     redis.call('HSET', account, name, quota[index])
-  else
-    redis.call('HDEL', account, name)
   end
 end
 if session_id ~= '' then

@@ -1,0 +1,1 @@
+A grant that is revoked stays revoked where its account moves to.
