@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -154,10 +154,18 @@ class Relay:
             raise Unavailable(f"no answer within {self._timeout:g} s")
 
         exchange = Deferred.fromCoroutine(self._exchange(method, uri, headers, body))
+        given_up: list[bool] = []
+
+        def give_up(_waiting: object) -> None:
+            given_up.append(True)
+            exchange.cancel()
+
+        waiting: Deferred[_Answer] = Deferred(give_up)
+        exchange.chainDeferred(waiting)
         try:
-            return await exchange.addTimeout(self._timeout, self._clock, late)
-        except _TRANSPORT_ERRORS as error:
-            if _reasons(error, CancelledError):  # which Twisted hides in a failure of the connection
+            return await waiting.addTimeout(self._timeout, self._clock, late)
+        except (ConnectingCancelledError, *_TRANSPORT_ERRORS) as error:
+            if given_up:  # Twisted says then that there is no such host, or that the connection failed
                 raise CancelledError from None
             raise Unavailable(_cause(error)) from error
 
@@ -203,12 +211,7 @@ def _read(response: IResponse) -> Deferred[bytes]:
     return body.done
 
 
-def _reasons(error: Exception, kind: type[BaseException] = BaseException) -> list[Failure]:
-    """Why a request failed: Twisted wraps what happened in a list."""
-    return [reason for reason in getattr(error, "reasons", []) if reason.check(kind)]
-
-
 def _cause(error: Exception) -> str:
-    """What happened, in words."""
-    reasons = _reasons(error)
+    """What happened, in words: Twisted wraps it in a list."""
+    reasons: list[Failure] = getattr(error, "reasons", [])
     return reasons[0].getErrorMessage() if reasons else str(error)

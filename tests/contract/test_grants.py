@@ -172,7 +172,7 @@ async def test_a_revocation_is_in_the_log(store: Store) -> None:
     assert [entry.path for entry in listed.entries] == ["/pub/a", "/pub/b", name]
     account = await store.account(ALICE)
     assert account is not None
-    assert account.used == 2 * 5 + 3 * 256
+    assert account.used == 2 * 5 + 2 * 256
     assert [event.path for event in await store.events(0, 10, True, names=True)] == ["/pub/a", name, "/pub/b"]
     for limit in (1, 2, 10):
         assert await store.events(0, limit, True) == [first, last][:limit]

@@ -441,6 +441,17 @@ class Watched:
         return response
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_request_cancelled_before_there_is_a_connection() -> None:
+    """He is told just that, though it is the connecting that ends."""
+    clock = Clock()
+    asking = Deferred.fromCoroutine(Relay("http://127.0.0.1:9", Agent(global_reactor), clock).resolve(KEY))
+    asking.cancel()
+    with pytest.raises(CancelledError):
+        await asking
+    assert not clock.getDelayedCalls()
+
+
 @pytest.mark.parametrize("in_body", [False, True], ids=["before the answer", "in its body"])
 @pytest_twisted.ensureDeferred
 async def test_a_cancelled_request_leaves_nothing(listen: Listen, in_body: bool) -> None:

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY, fold
 from pubky_homeserver.core.errors import DigestMismatch, NotFound, UserExists
-from pubky_homeserver.core.paths import is_private
+from pubky_homeserver.core.paths import is_name, is_private
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.core.shelf import Reason, Shelved, id_of
@@ -64,12 +64,18 @@ class Copied:
     logs: dict[bool, _Log] = field(factory=lambda: {False: _Log(), True: _Log()})
     # Whether it is the private one → log.
 
+    @property
+    def used(self) -> int:
+        """Bytes, as quotas count them; what is no file takes none."""
+        files = (entry for entry in self.files.entries.values() if not is_name(entry.path))
+        return sum(entry.length + ENTRY_OVERHEAD for entry in files)
+
     def standing(self, private: bool) -> LogStanding | None:
         """Where one of its logs stands, if that is whole."""
         state = self.logs[private].state
         if not state.is_whole or state.position is None:
             return None
-        used = sum(entry.length + ENTRY_OVERHEAD for entry in self.files.entries.values())
+        used = self.used
         return LogStanding(state.position, state.reigns, self.logs[private].floor, used)
 
     def replace(
@@ -163,7 +169,7 @@ class MemoryCopies:
             pubky,
             copied.primary,
             copied.begun,
-            used=sum(entry.length + ENTRY_OVERHEAD for entry in entries),
+            used=copied.used,
             missing=sum(map(_is_bare, entries)),
             public=copied.logs[False].state,
             private=copied.logs[True].state,

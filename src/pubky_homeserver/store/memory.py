@@ -465,7 +465,6 @@ class MemoryStore:
         home = self._accounts.get(pubky)
         if home is None or home.away is not None or entry.path in home.files.entries:
             return
-        home.account = evolve(home.account, used=home.account.used + ENTRY_OVERHEAD)
         event = self._append(home, Operation.PUT, entry.path, None, entry)
         home.files.keep(evolve(entry, seq=event.seq))
 

@@ -41,8 +41,12 @@ local function digest_after(digest, old, new)
   return new and xor(digest, new.mark) or digest
 end
 
--- Count a file, or with `by` -1 one less.
+-- Count a file, or with `by` -1 one less. What is no file has a name without slash, and takes no room of anybody's.
 local function count(copy, entry, by)
+  if (entry.path or entry.stem):sub(1, 1) ~= '/' then
+    copy.missing = copy.missing + (entry.kind == NEITHER and by or 0)
+    return
+  end
   copy.used = copy.used + by * (entry.length + OVERHEAD)
   if entry.kind == NEITHER then
     copy.missing = copy.missing + by

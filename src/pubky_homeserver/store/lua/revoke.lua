@@ -13,7 +13,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSETNX', KEYS[1], 'revoked
   if account and not account.away and not entry_at(KEYS[3], path) then
     local keys = {account = KEYS[2], log = KEYS[4], feed = KEYS[5], shard = KEYS[6], wake = KEYS[7]}
     redis.call('ZADD', KEYS[3], 0, path .. '\0' .. pack(tonumber(kind), mark, stat, account.seq + 1, content_type))
-    append(keys, 'pub', account, OVERHEAD, PUT, {mark}, stat, content_type .. path)
+    append(keys, 'pub', account, 0, PUT, {mark}, stat, content_type .. path)
   end
 end
 if bearer then
