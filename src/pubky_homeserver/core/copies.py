@@ -107,6 +107,8 @@ class Copy:
     """Files that a comparison with the primary would remove, more than it may without the operator; 0 if none would."""
     permitted: int = 0
     """Files that the operator lets the next comparison remove."""
+    verified: int = 0
+    """When its bodies and its list were last found to be right, by our clock (microseconds); 0 for never."""
 
 
 @frozen

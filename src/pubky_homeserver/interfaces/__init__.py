@@ -6,6 +6,7 @@ acknowledged, though it may have happened.
 
 from pubky_homeserver.interfaces.copies import ICopyStore, ILogStore, IPeer
 from pubky_homeserver.interfaces.files import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
+from pubky_homeserver.interfaces.integrity import IIntegrityStore
 from pubky_homeserver.interfaces.moves import IMoveStore
 from pubky_homeserver.interfaces.people import IAccountStore, IGrantStore, IPacketStore, ISessionStore
 from pubky_homeserver.interfaces.shelf import IShelfStore
@@ -18,6 +19,7 @@ __all__ = [
     "ICopyStore",
     "IEntryStore",
     "IGrantStore",
+    "IIntegrityStore",
     "ILockStore",
     "ILogStore",
     "IMoveStore",

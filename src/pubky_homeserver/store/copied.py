@@ -60,6 +60,8 @@ class Copied:
     """The signup token that was spent for that."""
     braked: int = 0
     permitted: int = 0
+    verified: int = 0
+    """When all its bodies, and its list, were last found to be right."""
     files: Files = field(factory=Files)
     logs: dict[bool, _Log] = field(factory=lambda: {False: _Log(), True: _Log()})
     # Whether it is the private one → log.
@@ -79,7 +81,12 @@ class Copied:
         return LogStanding(state.position, state.reigns, self.logs[private].floor, used)
 
     def replace(
-        self, path: str, new: Entry | None, blobs: Blobs, shelve: Callable[[Entry, Entry | None], bool] | None = None
+        self,
+        path: str,
+        new: Entry | None,
+        blobs: Blobs,
+        pubky: str,
+        shelve: Callable[[Entry, Entry | None], bool] | None = None,
     ) -> None:
         """Let a path hold a new entry or none; without body it keeps that of the old one, if it is the same.
 
@@ -98,7 +105,7 @@ class Copied:
             differs = new is None or new.content_hash != old.content_hash
             is_shelved = differs and shelve is not None and shelve(old, new)
             if not is_shelved and (new is None or new.blob != old.blob):
-                blobs.retire(old)
+                blobs.retire(old, pubky=pubky)
         self.logs[is_private(path)].digest = digest
 
     def digest_after(self, path: str, new: Entry | None) -> bytes:
@@ -177,6 +184,7 @@ class MemoryCopies:
             claimed=copied.claimed,
             braked=copied.braked,
             permitted=copied.permitted,
+            verified=copied.verified,
         )
 
     async def copies(self, after: str, limit: int) -> list[Copy]:
@@ -219,7 +227,7 @@ class MemoryCopies:
             return self.shelf.lay(thing)
 
         for path in {*ours, *new}:
-            copied.replace(path, new.get(path), self.blobs, None if shelve is None else lay)
+            copied.replace(path, new.get(path), self.blobs, pubky, None if shelve is None else lay)
         log.state = evolve(log.state, listed=max(listed, upto))
 
     async def end_list(self, pubky: str, private: bool, standing: LogStanding) -> bool:
@@ -249,7 +257,7 @@ class MemoryCopies:
         old = copied.files.entries.get(path)
         is_older = old is not None and old.seq > event.seq
         if not log.is_read or not (is_older or path > log.state.listed):
-            copied.replace(path, new, self.blobs)
+            copied.replace(path, new, self.blobs, pubky)
         insort(copied.files.events, event, key=_by_id)
         log_id = log_of(log.state.reigns, event.seq)
         log.state = evolve(log.state, position=Position(log_id, event.seq, event.id, event.digest))
@@ -323,7 +331,7 @@ class MemoryCopies:
         if copied is None:
             return True
         for path in copied.files.paths[: min(limit, STEP)]:
-            copied.replace(path, None, self.blobs)
+            copied.replace(path, None, self.blobs, pubky)
         if copied.files.paths:
             for log in copied.logs.values():
                 log.state = CopiedLog()

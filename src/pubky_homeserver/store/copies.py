@@ -263,6 +263,7 @@ def _unpack(pubky: str, flat: Facts) -> Copy:
         claimed=int(facts.get(b"claimed") or 0),
         braked=int(facts.get(b"braked", 0)),
         permitted=int(facts.get(b"permitted", 0)),
+        verified=int(facts.get(b"verified", 0)),
     )
 
 

@@ -64,6 +64,8 @@ class Home:
     """When it was opened here, microseconds; 0 for never."""
     missing: int = 0
     """Files whose body is not here."""
+    verified: int = 0
+    """When all its bodies were last found to be right."""
 
     def reigns(self, private: bool) -> tuple[Reign, ...]:
         """Of one log."""
@@ -80,16 +82,28 @@ class Blobs:
     _known: set[str] = field(factory=set, init=False)
     _graces: dict[str, int] = field(factory=dict, init=False)
     # Blob → when its grace is over.
+    _named: dict[tuple[str, str, bytes], str] = field(factory=dict, init=False)
+    # Account, path, hash → blob whose grace runs.
 
     def use(self, entry: Entry) -> None:
         """An entry refers to its blob, if it has one."""
         if entry.blob is not None:
             self._known.add(entry.blob)
 
-    def retire(self, entry: Entry, at_once: bool = False) -> None:
-        """Begin the grace of the blob of an entry that is gone, if it has one; `at_once`: it is over already."""
-        if entry.blob is not None:
-            self._graces[entry.blob] = self.now() + (0 if at_once else self.grace * 1_000_000)
+    def retire(self, entry: Entry, at_once: bool = False, pubky: str | None = None) -> None:
+        """Begin the grace of the blob of an entry that is gone, if it has one; `at_once`: it is over already.
+
+        `pubky`: whose it was, so that it is found by path and hash; None if it shall not be found.
+        """
+        if entry.blob is None:
+            return
+        self._graces[entry.blob] = self.now() + (0 if at_once else self.grace * 1_000_000)
+        if pubky is not None:
+            self._named[pubky, entry.path, entry.content_hash] = entry.blob
+
+    def in_grace(self, pubky: str, path: str, content_hash: bytes) -> str | None:
+        """The blob that a path had, if its grace runs."""
+        return self._named.get((pubky, path, content_hash))
 
     def known(self, blobs: set[str]) -> set[str]:
         """Those of the blobs that are in use."""
@@ -103,6 +117,7 @@ class Blobs:
         """Drop the memory of a blob in its grace."""
         if self._graces.pop(blob, None) is not None:
             self._known.discard(blob)
+            self._named = {name: one for name, one in self._named.items() if one != blob}
 
 
 def mark_of(entry: Entry) -> bytes:

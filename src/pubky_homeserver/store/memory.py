@@ -44,6 +44,7 @@ from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStor
 from pubky_homeserver.store.copied import Copied, MemoryCopies
 from pubky_homeserver.store.files import Blobs, Files, Home, mark_of
 from pubky_homeserver.store.grants import MemoryGrants
+from pubky_homeserver.store.integrity import MemoryIntegrity
 from pubky_homeserver.store.locks import MemoryLocks
 from pubky_homeserver.store.logs import MemoryLogs
 from pubky_homeserver.store.moves import MemoryMoves
@@ -91,6 +92,8 @@ class MemoryStore:
     """Copies of accounts that live elsewhere."""
     logs: MemoryLogs = field(init=False)
     """The logs of accounts and copies, for who follows them."""
+    integrity: MemoryIntegrity = field(init=False)
+    """Whether bodies are what they shall be."""
     moves: MemoryMoves = field(init=False)
     """Accounts on their way."""
     packets: MemoryPackets = field(init=False)
@@ -117,6 +120,10 @@ class MemoryStore:
     @copies.default
     def _make_copies(self) -> MemoryCopies:
         return MemoryCopies(self._accounts, self._blobs, self.shelf)
+
+    @integrity.default
+    def _make_integrity(self) -> MemoryIntegrity:
+        return MemoryIntegrity(self._accounts, self.copies, self._blobs)
 
     @moves.default
     def _make_moves(self) -> MemoryMoves:
@@ -456,7 +463,7 @@ class MemoryStore:
     def _append(self, home: Home, operation: Operation, path: str, old: Entry | None, new: Entry | None) -> Event:
         """Add an event to the log of a path, move the log's digest, and begin the grace of an old blob."""
         if old is not None:
-            self._blobs.retire(old)
+            self._blobs.retire(old, pubky=home.account.pubky)
         marks = (mark_of(one) for one in (old, new) if one is not None)
         return self._note(home, operation, path, fold(home.logs[is_private(path)].digest, *marks), new)
 

@@ -32,6 +32,7 @@ from pubky_homeserver.store.connection import STEP, Commands, Connection, Subscr
 from pubky_homeserver.store.copies import RedisCopies
 from pubky_homeserver.store.feeds import Feeds, account_page
 from pubky_homeserver.store.grants import RedisGrants
+from pubky_homeserver.store.integrity import RedisIntegrity, numbered
 from pubky_homeserver.store.locks import RedisLocks, pack_tokens
 from pubky_homeserver.store.logs import RedisLogs
 from pubky_homeserver.store.migrations import open_schema
@@ -162,6 +163,11 @@ class RedisStore:
         return RedisCopies(lambda: self._redis, self.remembered, self._room.has_room, self.grace)
 
     @property
+    def integrity(self) -> RedisIntegrity:
+        """Whether bodies are what they shall be."""
+        return RedisIntegrity(lambda: self._redis, self.remembered, self.grace)
+
+    @property
     def shelf(self) -> RedisShelf:
         """What did not win."""
         return RedisShelf(lambda: self._redis, self._room.has_room)
@@ -244,11 +250,7 @@ class RedisStore:
 
     async def accounts(self, after: int, limit: int) -> tuple[list[str], int | None]:
         """See `IAccountStore`."""
-        end = after + min(limit, STEP)
-        found, newest = await self._redis.pipeline(
-            [("HMGET", schema.NUMBERS, *range(after + 1, end + 1)), ("HGET", schema.SHARD, "number")]
-        )
-        return [pubky.decode() for pubky in found if pubky is not None], end if end < int(newest or 0) else None
+        return await numbered(self._redis, after, limit)
 
     async def totals(self) -> Totals:
         """See `IAccountStore`."""

@@ -38,7 +38,7 @@ async def forget(redis: Commands, blobs: Iterable[str]) -> None:
     """Drop the memory of blobs in their grace."""
     packed = [bytes.fromhex(blob) for blob in _blobs(blobs)]
     for at in range(0, len(packed), STEP):
-        await redis.run("forget_blobs", (schema.GRACES,), (schema.BLOBS, *packed[at : at + STEP]))
+        await redis.run("forget_blobs", (schema.GRACES, schema.GRACED), (schema.BLOBS, *packed[at : at + STEP]))
 
 
 def _blobs(names: Iterable[str]) -> list[str]:

@@ -18,8 +18,9 @@ key                    type    what it holds
                                bytes, `pub.floor`, `pub.reigns` one after the other, 16 bytes of log id and 5 of
                                the number where it begins; the last one rules · of an account that lives elsewhere
                                `away` that homeserver, with `used` 0 and of each log `pub.event` alone: its logs are
-                               those of the copy · `missing` files without body · while its files are put into the
-                               feed `announce` how far that is
+                               those of the copy · `missing` files without body · `verified` when all bodies
+                               were last found to be right · while its files are put into the feed `announce` how far
+                               that is
 `entries:<pubky>`      zset    the account's files, all with score 0 and so in byte order: path, NUL, packed entry
                                (`packing.py`). Paths hold no control characters, so a file is found by its path
 `log:pub:<pubky>`      stream  the account's public events: id `<event id>-0`, field `e` with the packed event
@@ -28,6 +29,7 @@ key                    type    what it holds
 `feed:priv`            stream  the private ones
 `blobs:<xx>`           set     blobs that an entry or a grace refers to: 16 bytes each, in 256 sets by the first byte
 `graces`               zset    blobs of replaced and deleted entries: score is the time when the grace is over
+`graces:named`         hash    how they are found: SHA-1 of account's files, path and hash (`log.lua`) → blob, and back
 `token:<text>`         hash    a signup token: `created`, `quota`, `limit`, `paths` as in an account; `used`, `by`
 `tokens:unused`        zset    texts of unused signup tokens, all with score 0
 `tokens:used`          zset    texts of used ones
@@ -50,7 +52,8 @@ key                    type    what it holds
                                (`packing.py`), `listed` the last path that was kept, `compared` 1 if the log was whole
                                before · `braked` files that a comparison would remove, which waits for the operator,
                                `permitted` files that the next one may · `claimed` when its user signed up here,
-                               `token` the signup token that was spent for that; absent for 0 and none
+                               `token` the signup token that was spent for that · `verified` as in an account; absent
+                               for 0 and none
 `copies`               zset    pubkys of the copies, all with score 0
 `announcing`           zset    pubkys of the accounts with `announce`, all with score 0
 `shelf:<pubky>`        zset    the account's conflict shelf, all with score 0: id, NUL, packed thing (`shelf.py`). Its
@@ -81,6 +84,7 @@ NUMBERS = _SHARD + "numbers"
 BLOBS = _SHARD + "blobs:"
 """Beginning of the keys; scripts add the two hex digits."""
 GRACES = _SHARD + "graces"
+GRACED = GRACES + ":named"
 COPIES = _SHARD + "copies"
 ANNOUNCING = _SHARD + "announcing"
 SHELVES = _SHARD + "shelves"

@@ -93,7 +93,8 @@ local function replace(copy, keys, old, new, blobs, grace)
     remove(keys.entries, old)  -- before the new one, which may have the same stem
     count(copy, old, -1)
     if old.blob and old.blob ~= blob and not is_shelved then
-      retire(keys.graces, old.blob, grace)
+      local path = old.member:match('^%Z+')
+      retire(keys.graces, old.blob, grace, grace_name(keys.entries, path, old.hash))
     end
   end
   if new then

@@ -26,6 +26,6 @@ if old.kind == NEITHER then
   redis.call('HINCRBY', keys.account, 'absent', 0 - old.length)
 end
 if old.blob then
-  retire(graces, old.blob, grace)
+  retire(graces, old.blob, grace, grace_name(keys.entries, path, old.hash))
 end
 return append(keys, log, account, -old.length - OVERHEAD, DEL, {old.mark}, '', path)

@@ -27,9 +27,17 @@ local function remove(entries, entry)
   redis.call('ZREMRANGEBYLEX', entries, '[' .. stem, '(' .. beyond)
 end
 
--- Begin the grace of a blob that no entry refers to any more. `grace` in microseconds.
-local function retire(graces, blob, grace)
+-- How a body in its grace is found again: by account, path and hash. `entries` is the key of the account's files.
+local function grace_name(entries, path, hash)
+  return redis.sha1hex(entries .. '\0' .. path .. '\0' .. hash)
+end
+
+-- Begin the grace of a blob that no entry refers to any more. `grace` in microseconds; `name` as above, or nil.
+local function retire(graces, blob, grace, name)
   redis.call('ZADD', graces, whole(now() + grace), blob)
+  if name then
+    redis.call('HSET', graces .. ':named', name, blob, blob, name)
+  end
 end
 
 -- A number in a log as bytes.

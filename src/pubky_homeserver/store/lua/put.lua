@@ -34,7 +34,7 @@ if old then
     redis.call('HINCRBY', keys.account, 'absent', 0 - old.length)
   end
   if old.blob then
-    retire(graces, old.blob, grace)
+    retire(graces, old.blob, grace, grace_name(keys.entries, path, old.hash))
   end
 end
 if tonumber(kind) == BLOB then
