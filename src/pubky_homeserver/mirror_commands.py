@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import click
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 from twisted.internet.interfaces import IReactorTime
@@ -20,6 +21,16 @@ from pubky_homeserver.remote import CommandFailed
 
 EVERY = 2.0
 """Seconds from one look at the node to the next while it is watched."""
+
+LOOK = 0.5
+"""Seconds from one look to the next how far a verification is."""
+
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TextColumn("{task.fields[files]} files, {task.fields[megabytes]} MB"),
+)
 
 _COLOURS = {"current": "green", "stale": "bold red", "bootstrapping": "yellow"}
 
@@ -104,6 +115,39 @@ def repair(place: Place, as_json: bool, pubky: str) -> None:
     run(work)
 
 
+@mirror.command("verify", epilog=examples("homeserver mirror verify", "homeserver mirror verify PUBKY --json"))
+@click.argument("pubky", required=False)
+@click.option("--status", "is_asked", is_flag=True, help="Begin nothing: show how far the newest one is.")
+@at_a_place
+def verify(place: Place, as_json: bool, pubky: str | None, is_asked: bool) -> None:
+    """Read every body that is kept here again, of one account or of all, and compare lists with the primaries'.
+
+    A body that is lost, or is not what it shall be, is fetched again from who has it. The node does this by itself once
+    a week; it goes on if you leave. Ends with exit code 1 if something is not well.
+    """
+
+    async def work(reactor: Any) -> None:
+        node = place.node(reactor)
+        found = await (node.verification() if is_asked else node.verify(pubky))
+        if not is_asked:
+            with Progress(*_COLUMNS, console=Console(stderr=True), transient=True, disable=as_json) as progress:
+                going = progress.add_task("Verifying", total=None, files=0, megabytes="0")
+                while not found["ended"]:
+                    await deferLater(reactor, LOOK)
+                    found = await node.verification()
+                    megabytes = f"{found['bytes'] / 1_000_000:.0f}"
+                    done, total = found["accounts"], found["of"] or None
+                    progress.update(going, completed=done, total=total, files=found["files"], megabytes=megabytes)
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            console().print(show_verification(found))
+        if found["wrong"] or found["different"] or found["missing"] or found["faults"]:
+            raise SystemExit(1)
+
+    run(work)
+
+
 @mirror.command("open", epilog=examples("homeserver mirror open PUBKY", "homeserver mirror open PUBKY --incomplete"))
 @click.argument("pubky")
 @click.option("--incomplete", is_flag=True, help="Open it with the files that are here, though some are missing.")
@@ -154,6 +198,17 @@ def promote_check(place: Place, as_json: bool, pubky: str | None) -> None:
     run(work)
 
 
+def show_verification(found: dict[str, Any]) -> RenderableType:
+    """What a verification found, and what is not well, a line each."""
+    table = plain_table("accounts", "files", "MB", "lost or wrong", "other than at the primary", "missing now")
+    numbers = (found["wrong"], found["different"], found["missing"])
+    marked = [Text(str(number), style="red" if number else "green") for number in numbers]
+    of = f"{found['accounts']} of {found['of']}" if not found["ended"] else str(found["accounts"])
+    table.add_row(of, str(found["files"]), f"{found['bytes'] / 1_000_000:.1f}", *marked)
+    faults = [Text(f"{pubky}: {fault}" if pubky else fault, style="red") for pubky, fault in found["faults"].items()]
+    return Group(table, *faults)
+
+
 def show_peers(peers: list[dict[str, Any]]) -> Table:
     """A line for each peer."""
     table = plain_table("peer", "key", "asked", "failed", "MB received", "state")
@@ -167,7 +222,7 @@ def show_peers(peers: list[dict[str, Any]]) -> Table:
 
 def show_copies(copies: list[dict[str, Any]], now: float) -> Table:
     """A line for each copy."""
-    table = plain_table("account", "at", "state", "confirmed", "change", "behind", "MB", "bodies missing")
+    table = plain_table("account", "at", "state", "confirmed", "change", "behind", "MB", "bodies missing", "verified")
     for one in copies:
         table.add_row(
             Text(one["pubky"]),
@@ -178,6 +233,7 @@ def show_copies(copies: list[dict[str, Any]], now: float) -> Table:
             Text(_lag(one["behind"], one["lag"])),
             Text(f"{one['used'] / 1_000_000:.1f}"),
             Text(str(one["missing"])),
+            Text(_ago(one["verified"], now)),
         )
     return table
 

@@ -68,6 +68,7 @@ from pubky_homeserver.web.records import NetworkRecords
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.scrape import MetricsSite
 from pubky_homeserver.web.site import client_site
+from pubky_homeserver.web.verifying import Verifying
 
 Answer = Callable[[Request], Coroutine[Deferred[Any], Any, None]]
 """What a channel calls with each request."""
@@ -235,8 +236,11 @@ class Homeserver(Service):
             moves = Moves() if moving is None else Moves(moving.open, moving.check)
             conflicts = Conflicts(store.shelf, storage)
             shelf = Shelf(conflicts) if peering is None else Shelf(conflicts, peering.repair)
+            verifier = None if peering is None else peering.verifier
+            verifying = Verifying() if verifier is None else Verifying(verifier.begin, lambda: verifier.newest)
             admin = Admin(accounts, self._facts())
-            sites["admin"] = AdminSite(admin, health, self.password, known, mirrors, moves, shelf).answer
+            site = AdminSite(admin, health, self.password, known, mirrors, moves, shelf, verifying)
+            sites["admin"] = site.answer
         if peering is not None:
             numbers = Numbers(peering.copies, peering.tally)
             metrics.ask(numbers.read)
@@ -255,7 +259,9 @@ class Homeserver(Service):
             keypair=self.keypair,
             peers=self.config.peers,
             logs=store.logs,
+            accounts=store,
             moves=store.moves,
+            integrity=store.integrity,
             copies=copies,
             shelf=store.shelf,
             packets=packets,

@@ -41,6 +41,11 @@ INFO = frozenset({
 SEEN = frozenset({"key", "timestamp", "age", "records", "found"})
 """What is used of a record that was looked up."""
 
+VERIFICATION = frozenset(
+    {"began", "ended", "accounts", "of", "files", "bytes", "wrong", "different", "missing", "faults"}
+)
+"""What is used of a verification."""
+
 
 class CommandFailed(Exception):
     """What the operator asked for cannot be had; the text is one line that says what to do next."""
@@ -106,6 +111,15 @@ class Node:
         """What would become of a copy, or of all, if its user came here now."""
         asked = "/mirrors/check" + ("" if pubky is None else f"?pubky={quote(pubky, safe='')}")
         return self._read(await self._succeed("GET", asked), frozenset({"copies"}))
+
+    async def verify(self, pubky: str | None) -> dict[str, Any]:
+        """Have an account, or all, verified; how it begins."""
+        asked = "/mirrors/verify" + ("" if pubky is None else f"?pubky={quote(pubky, safe='')}")
+        return self._read(await self._succeed("POST", asked), VERIFICATION)
+
+    async def verification(self) -> dict[str, Any]:
+        """How far the newest verification is."""
+        return self._read(await self._succeed("GET", "/mirrors/verify"), VERIFICATION)
 
     async def repair(self, pubky: str) -> int:
         """Let a comparison that waits go on; how many files it may remove, 0 if none waits."""

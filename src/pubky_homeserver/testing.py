@@ -117,6 +117,10 @@ class MemoryBlobs:
         before = self.clock.seconds() - seconds
         return sorted(blob for blob, kept in self._kept.items() if blob > after and kept.since <= before)[:limit]
 
+    def spoil(self, blob: str, body: bytes) -> None:
+        """Let a body be another one, as on a disk that forgets."""
+        self._kept[blob] = _Kept(body, self.clock.seconds())
+
     def add(self, body: bytes) -> str:
         """Keep a body; returns its id."""
         blob = secrets.token_hex(16)

@@ -38,7 +38,9 @@ def _trusting(clock: Clock, store: MemoryStore, storage: Storage) -> Any:
     peers = {friend: Peer("friend", friend, follow=ALL, offer=ALL, private=True)}
     packets = Packets(store.packets, HOMESERVER, frozenset(peers))
     knowledge = Knowledge(HOMESERVER, peers, store.logs, Copies(store.copies, clock), packets)
-    return PeerSite(HOMESERVER, peers, store.logs, storage, knowledge, clock, lambda: "epoch").answer
+    return PeerSite(
+        HOMESERVER, peers, store.logs, storage, knowledge, clock, lambda: "epoch", integrity=store.integrity
+    ).answer
 
 
 def _copies(clock: Clock) -> Copies:

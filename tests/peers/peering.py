@@ -93,7 +93,9 @@ async def peering(logs: MakeLogs = lambda store, _pubky: store.logs, **storage: 
         known = logs(store, OWNER.public_key.z32)
         packets = Packets(store.packets, HOMESERVER, frozenset(settings))
         knowledge = Knowledge(HOMESERVER, settings, known, Copies(store.copies, clock), packets)
-        site = PeerSite(HOMESERVER, settings, known, files, knowledge, clock, lambda: epochs[-1])
+        site = PeerSite(
+            HOMESERVER, settings, known, files, knowledge, clock, lambda: epochs[-1], integrity=store.integrity
+        )
         sites.append(site)
         return site.answer
 

@@ -116,13 +116,15 @@ class SimulatedPeer:
             raise PeerRefused("no such account")
         return listed
 
-    async def body(self, pubky: str, private: bool, path: str, content_hash: bytes) -> AsyncIterator[bytes]:
+    async def body(
+        self, pubky: str, private: bool, path: str, content_hash: bytes, start: int = 0
+    ) -> AsyncIterator[bytes]:
         """See `IPeer`."""
         await self._travel("body")
         entry = await self.store.entry(pubky, path)
         if entry is None or entry.content_hash != content_hash:
             raise BodyGone("another one is there")
-        return self._pieces(await self._read(entry))
+        return self._pieces((await self._read(entry))[start:])
 
     async def late(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
         """See `IPeer`."""

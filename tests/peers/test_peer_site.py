@@ -11,7 +11,7 @@ from attrs import evolve, field, frozen
 from pkarr.builder import Builder
 from pkarr.keys import Keypair
 from pubky_homeserver.core.copies import Logged, LoggedEvent, LogStanding, Position, Reign
-from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerRefused
+from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerBroken, PeerRefused
 from pubky_homeserver.core.peers import NONE, Selection
 from pubky_homeserver.core.records import Event, Operation
 from pubky_homeserver.peers.messages import base64
@@ -439,6 +439,60 @@ async def test_bodies(pair: Peering) -> None:
         await pair.put(f"/pub/{number} +&?", body)
         pieces = await pair.client.body(pair.owner.pubky, False, f"/pub/{number} +&?", hash_of(body))
         assert await content(pieces) == body
+
+
+@pytest_twisted.ensureDeferred
+async def test_parts_of_bodies(pair: Peering) -> None:
+    """The rest of a body from any byte on, small or large; beyond its end 416, which no peer asks for."""
+    for number, body in enumerate((b"small", bytes(range(256)) * 8192)):
+        path = f"/pub/{number}"
+        await pair.put(path, body)
+        for start in (1, len(body) - 1):
+            pieces = await pair.client.body(pair.owner.pubky, False, path, hash_of(body), start)
+            assert await content(pieces) == body[start:]
+        with pytest.raises(PeerBroken, match="416"):
+            await pair.client.body(pair.owner.pubky, False, path, hash_of(body), len(body))
+
+
+@pytest_twisted.ensureDeferred
+async def test_bodies_in_grace(pair: Peering) -> None:
+    """A large body that was replaced or deleted can be had until its grace is over; of another path it is not."""
+    first, second = b"1" * 9000, b"2" * 9000
+    await pair.put("/pub/a", first)
+    await pair.put("/pub/a", second)
+    await pair.delete("/pub/a")
+    for body in (first, second):
+        assert await content(await pair.client.body(pair.owner.pubky, False, "/pub/a", hash_of(body))) == body
+        assert (
+            await content(await pair.client.body(pair.owner.pubky, False, "/pub/a", hash_of(body), 8000)) == body[8000:]
+        )
+        with pytest.raises(BodyGone):
+            await pair.client.body(pair.owner.pubky, False, "/pub/b", hash_of(body))
+    expired = await pair.home.store.expired_blobs(2**62, 500)
+    await pair.home.blobs.remove(expired)
+    await pair.home.store.forget_blobs(expired)
+    with pytest.raises(BodyGone):
+        await pair.client.body(pair.owner.pubky, False, "/pub/a", hash_of(first))
+
+
+@pytest_twisted.ensureDeferred
+async def test_bodies_that_everybody_may_read(pair: Peering) -> None:
+    """A peer to which an account is not offered gets its public bodies by their hash, as anybody does."""
+    await pair.put("/pub/a", b"public")
+    await pair.put("/priv/a", b"private")
+    await pair.put("/pub/old", b"x" * 9000)
+    await pair.delete("/pub/old")
+    pair.set(offer=NONE)
+    assert await content(await pair.client.body(pair.owner.pubky, False, "/pub/a", hash_of(b"public"))) == b"public"
+    for private, path, body in (
+        (False, "/pub/a", b"other"),
+        (False, "/pub/old", b"x" * 9000),
+        (False, "/priv/a", b"private"),
+        (True, "/priv/a", b"private"),
+        (True, "/pub/a", b"public"),
+    ):
+        with pytest.raises(PeerRefused):
+            await pair.client.body(pair.owner.pubky, private, path, hash_of(body))
 
 
 @pytest_twisted.ensureDeferred

@@ -179,8 +179,11 @@ class IPeer(Interface):
     async def entries(pubky: str, private: bool, after: str) -> Listed:
         """A page of a log's files with a path above `after`, and where the log stood then; empty at the end."""
 
-    async def body(pubky: str, private: bool, path: str, content_hash: bytes) -> AsyncIterator[bytes]:
-        """The body that a path has, or had not long ago, in pieces; not verified. Raises `BodyGone`."""
+    async def body(pubky: str, private: bool, path: str, content_hash: bytes, start: int = 0) -> AsyncIterator[bytes]:
+        """The body that a path has, or had not long ago, in pieces from byte `start` on; not verified.
+
+        Raises `BodyGone`.
+        """
 
     async def late(pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
         """Offer events that its log lacks, at most 100; those (by their ids) that are safe there.

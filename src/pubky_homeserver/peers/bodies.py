@@ -1,19 +1,22 @@
 """Bodies fetched from a peer: into memory or a file, and never one with another hash than it was named."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import ClassVar
 
 from attrs import evolve, field, frozen
 from blake3 import blake3
 from twisted.logger import Logger
 
-from pubky_homeserver.core.errors import BodyGone, StorageFull
+from pubky_homeserver.core.errors import BodyGone, PeerAway, StorageFull
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import IBlobStore, IPeer
 from pubky_homeserver.peers.tally import Counted, Tally
 
 TRIES = 3
 """Times that a body with another hash than its event's is fetched before the entry goes without."""
+
+LEAST = 64 << 10
+"""Bytes that an answer which was cut must have brought, for its rest to be asked for at once."""
 
 
 @frozen
@@ -50,7 +53,7 @@ class Bodies:
 
     async def _fetch(self, pubky: str, private: bool, entry: Entry) -> Entry | None:
         """Fetch a body into memory or a blob; None if it is another one. Raises `BodyGone`, `StorageFull`."""
-        pieces = await self.peer.body(pubky, private, entry.path, entry.content_hash)
+        pieces = self._pieces(pubky, private, entry)
         digest, size, small, writer = blake3(), 0, bytearray(), None
         is_small = entry.length <= self.inline_limit
         try:
@@ -74,6 +77,27 @@ class Bodies:
             if writer is not None:
                 await writer.discard()
             raise
+        finally:
+            await pieces.aclose()
+
+    async def _pieces(self, pubky: str, private: bool, entry: Entry) -> AsyncGenerator[bytes, None]:
+        """The pieces of a body. If it is cut the rest is asked for, as long as each answer brings it forward."""
+        size = begun = 0
+        while True:
+            pieces = await self.peer.body(pubky, private, entry.path, entry.content_hash, size)
+            begun = size
+            try:
+                async for piece in pieces:
+                    size += len(piece)
+                    yield piece
+                return
+            except PeerAway:
+                if size - begun < LEAST:
+                    raise
+                self.log.debug("A body of {pubky} was cut after {size} bytes: the rest is next", pubky=pubky, size=size)
+            finally:
+                if isinstance(pieces, AsyncGenerator):
+                    await pieces.aclose()  # nobody reads on: its connection ends
 
     async def leave(self, entries: Sequence[Entry | None]) -> None:
         """Remove blobs that nothing came to refer to."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from threading import Event
+from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -122,14 +123,22 @@ class PeerClient:
         answer = await self._answer(_log(pubky, private, "entries"), after=after)
         return self._read(lambda one: messages.read_entries(one, private), answer)
 
-    async def body(self, pubky: str, private: bool, path: str, content_hash: bytes) -> AsyncIterator[bytes]:
+    async def body(
+        self, pubky: str, private: bool, path: str, content_hash: bytes, start: int = 0
+    ) -> AsyncIterator[bytes]:
         """See `IPeer`."""
-        response = await self._ask(_log(pubky, private, "body"), path=path, hash=messages.base64(content_hash))
+        query = urlencode({"path": path, "hash": messages.base64(content_hash)})
+        more = {"range": f"bytes={start}-"} if start else {}
+        response = await self._send("GET", f"/peer/v1/{_log(pubky, private, 'body')}?{query}", None, more)
+        if start and response.code == 206:
+            if _begin_of(response) != start:
+                raise PeerBroken("it sent another part of a body than it was asked for")
+            return pieces_of(response, self.clock, STALL, self.traffic.receive)
         if response.code == 410:
             await self._drop(response)
             raise BodyGone("it is not there any more")
         await self._must_succeed(response)
-        return pieces_of(response, self.clock, STALL, self.traffic.receive)
+        return _beyond(start, pieces_of(response, self.clock, STALL, self.traffic.receive))
 
     async def late(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
         """See `IPeer`."""
@@ -173,10 +182,12 @@ class PeerClient:
         """The head of the answer to what we say, as JSON. Raises `PeerAway`."""
         return await self._send("POST", f"/peer/v1/{what}", messages.to_json(said))
 
-    async def _send(self, method: str, target: str, body: bytes | None) -> IResponse:
+    async def _send(
+        self, method: str, target: str, body: bytes | None, more: Mapping[str, str] = MappingProxyType({})
+    ) -> IResponse:
         """The head of the answer to a signed request. Raises `PeerAway`."""
         signed = sign(self.keypair, self.peer.key, method, target, self.clock.seconds(), body or b"")
-        headers = Headers({name: [value] for name, value in signed.items()})
+        headers = Headers({name: [value] for name, value in {**signed, **more}.items()})
         place = (self.peer.url or f"https://{self.peer.key}") + target
         producer = None if body is None else FileBodyProducer(BytesIO(body))
         asking: Deferred[IResponse] = self.agent.request(
@@ -260,6 +271,24 @@ async def _frames(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[tuple[b
                 name = line[7:]
             elif line.startswith(b"data: "):
                 data = line[6:]
+
+
+async def _beyond(start: int, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """A body without its first bytes: from who knows nothing of ranges."""
+    try:
+        async for piece in pieces:
+            yield piece[start:]
+            start = max(0, start - len(piece))
+    finally:
+        await pieces.aclose()
+
+
+def _begin_of(response: IResponse) -> int | None:
+    """Where the part of a body begins that an answer has; None if it does not say."""
+    fields = response.headers.getRawHeaders("content-range") or [""]
+    unit, _, span = fields[0].partition(" ")
+    first = span.partition("-")[0]
+    return int(first) if unit == "bytes" and first.isascii() and first.isdigit() and len(first) <= 19 else None
 
 
 def _log(pubky: str, private: bool, what: str) -> str:

@@ -31,6 +31,7 @@ from pubky_homeserver.core.records import Entry, Operation
 from pubky_homeserver.interfaces import IBlobStore, ICopyStore, IPeer
 from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.comparing import END, Comparing
+from pubky_homeserver.peers.lists import Lists
 from pubky_homeserver.peers.tally import Counted, Tally
 
 AT_ONCE = 8
@@ -119,6 +120,17 @@ class Follower:
                 await self._apply(pubky, private, page.events)
             if not page.events or (page.end is not None and page.events[-1].event.seq >= page.end):
                 return
+
+    async def verify(self, pubky: str, private: bool) -> int:
+        """How many files of a whole copy differ from its primary's; if some do, `catch_up` compares the copy with it.
+
+        Raises as `catch_up`.
+        """
+        different = await Lists(self.peer, self.store, self.comparing.logs, self.clock).differences(pubky, private)
+        if different:
+            await self.comparing.prepare(pubky, private)
+            await self._begin_list(pubky, private)
+        return different
 
     async def fill(self, pubky: str) -> int:
         """Fetch the bodies that are missing; returns how many are still."""

@@ -48,7 +48,7 @@ class Numbers:
         of = self.tally.of
         applied = (Counted.PUT, Counted.DEL)
         yield Asked("mirror_applied_total", "Events applied to copies", {one: of(one) for one in applied}, "operation")
-        compared = (Counted.FORKED, Counted.COMPACTED, Counted.DIGEST)
+        compared = (Counted.FORKED, Counted.COMPACTED, Counted.DIGEST, Counted.LIST)
         yield Asked(
             "mirror_comparisons_total",
             "Copies compared with their primaries",
@@ -57,5 +57,15 @@ class Numbers:
         )
         yield Asked(
             "mirror_hash_mismatch_total", "Bodies that were not what they were named", {"": of(Counted.WRONG_BODY)}
+        )
+        yield Asked(
+            "mirror_rotten_total",
+            "Bodies kept here that were lost or had another hash when they were verified",
+            {"": of(Counted.ROTTEN)},
+        )
+        yield Asked(
+            "mirror_healed_total",
+            "Missing bodies that another homeserver than the primary gave",
+            {"": of(Counted.HEALED)},
         )
         yield Asked("mirror_fenced_total", "Accounts that were shut by their users' records", {"": of(Counted.FENCED)})

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from attrs import asdict, define, field
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -24,12 +24,14 @@ from pubky_homeserver.core.copies import Copy
 from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
-from pubky_homeserver.interfaces import ICopyStore, ILogStore, IMoveStore, IShelfStore
+from pubky_homeserver.interfaces import IAccountStore, ICopyStore, IIntegrityStore, ILogStore, IMoveStore, IShelfStore
 from pubky_homeserver.packets import Packets, home_of
+from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.comparing import Comparing
 from pubky_homeserver.peers.exchange import Exchange, Knowledge
 from pubky_homeserver.peers.following import Follower
+from pubky_homeserver.peers.healing import Healer
 from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.peers.mirror import Mirror
 from pubky_homeserver.peers.moving import Moving
@@ -38,6 +40,7 @@ from pubky_homeserver.peers.opening import Opening
 from pubky_homeserver.peers.probing import probe
 from pubky_homeserver.peers.reminding import Reminder
 from pubky_homeserver.peers.tally import Counted, Tally, Traffic
+from pubky_homeserver.peers.verifying import Verifier
 from pubky_homeserver.peers.watching import Watch
 from pubky_homeserver.peers.web import PeerSite
 from pubky_homeserver.storage import Storage
@@ -56,7 +59,9 @@ class Peering(Service):
     keypair: Keypair
     peers: tuple[Peer, ...]
     logs: ILogStore
+    accounts: IAccountStore
     moves: IMoveStore
+    integrity: IIntegrityStore
     copies: Copies
     shelf: IShelfStore
     packets: Packets
@@ -78,6 +83,8 @@ class Peering(Service):
     moving: Moving | None = field(default=None, init=False)
     watch: Watch | None = field(default=None, init=False)
     reminder: Reminder | None = field(default=None, init=False)
+    healer: Healer | None = field(default=None, init=False)
+    verifier: Verifier | None = field(default=None, init=False)
     _following_up: set[Deferred[None]] = field(factory=set, init=False)
     # What is done about packets that were news.
     _epoch: str = field(default="", init=False)
@@ -96,7 +103,9 @@ class Peering(Service):
     def _make_site(self) -> PeerSite:
         knowledge = self.knowledge
         key, peers = knowledge.homeserver, knowledge.peers
-        return PeerSite(key, peers, self.logs, self.storage, knowledge, self.clock, self.epoch, self._late)
+        return PeerSite(
+            key, peers, self.logs, self.storage, knowledge, self.clock, self.epoch, self._late, integrity=self.integrity
+        )
 
     @claims.default
     def _make_claims(self) -> Claims:
@@ -124,6 +133,17 @@ class Peering(Service):
         opening = Opening(key, self.moves, self.copies, self.packets, self.neighbours, self.clock)
         followed = frozenset(mirror.peer.key for mirror in self.mirrors)
         self.reminder = Reminder(self.packets, self.copies, followed, self.network, self.clock)
+        self.healer = self._make_healer()
+        self.verifier = Verifier(
+            self.accounts,
+            self.copies,
+            self.integrity,
+            self.storage.blobs,
+            self.neighbours,
+            self.healer,
+            self.tally,
+            self.clock,
+        )
         self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock)
 
     @property
@@ -163,8 +183,17 @@ class Peering(Service):
             "used": copy.used,
             "missing": copy.missing,
             "braked": copy.braked,
+            "verified": copy.verified // 1_000_000,
             "forked": self.copies.forked(copy),
         }
+
+    def _make_healer(self) -> Healer:
+        blobs, inline, tally = self.storage.blobs, self.storage.inline_limit, self.tally
+        bodies = {
+            key: Bodies(neighbour.source, blobs, inline, lambda _length: True, tally)
+            for key, neighbour in self.neighbours.items()
+        }
+        return Healer(self.copies, self.integrity, self.neighbours, bodies, tally, self.clock)
 
     def _neighbour(self, peer: Peer, agent: IAgent) -> Neighbour:
         assert self.network is not None
@@ -183,7 +212,13 @@ class Peering(Service):
         exchange = Exchange(peer, client, self.knowledge, self.clock, self.epoch)
         mirror = None
         if peer.follow != NONE:
-            network, begun = self.network, exchange.begin
+            network = self.network
+
+            def begun() -> None:
+                exchange.begin()
+                if self.healer is not None:
+                    self.healer.look_soon()  # it may have what is missing here
+
             mirror = Mirror(peer, client, follower, self.copies, self.packets, network, self.clock, begun)
         return Neighbour(peer, client, follower, exchange, mirror)
 
@@ -263,8 +298,9 @@ class Peering(Service):
             return
         self.watch.startService()
         self.moving.startService()
-        if self.reminder is not None:
-            self.reminder.startService()
+        for service in (self.reminder, self.healer, self.verifier):
+            if service is not None:
+                service.startService()
         for neighbour in self.neighbours.values():
             if neighbour.mirror is not None:
                 neighbour.mirror.startService()
@@ -278,8 +314,12 @@ class Peering(Service):
             self._looking.stop()
         if self._deaf is not None:
             self._deaf()
-        services = [one for one in (self.moving, self.watch, self.reminder, *self.mirrors) if one is not None]
-        ending: list[Any] = [service.stopService() for service in services]
+        services = [
+            one
+            for one in (self.moving, self.watch, self.reminder, self.verifier, self.healer, *self.mirrors)
+            if one is not None
+        ]
+        ending: list[Any] = [maybeDeferred(service.stopService) for service in services]
         ending += [stopping for one in self.neighbours.values() if (stopping := one.exchange.stop()) is not None]
         for one in [*self._following_up]:
             one.cancel()

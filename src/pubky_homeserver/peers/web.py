@@ -5,7 +5,7 @@
     GET changes?after=                                            a stream of hints (`peers/changes.py`)
     GET accounts/<key>/<log>/events?log_id=&seq=&id=&digest=      the events after a position; 409, 410
     GET accounts/<key>/<log>/entries?after=                       the files of a log, in byte order of their paths
-    GET accounts/<key>/<log>/body?path=&hash=                     a body; 410 if it is not here any more
+    GET accounts/<key>/<log>/body?path=&hash=                     a body, or a range of it; 410 if it is not here
     POST accounts/<key>/<log>/late                                events that our log lacks; the receipts
     GET packets/<key>                                             the newest signed packet of an account, as at relays
     POST packets                                                  packets that are shown: what became of each, and ours
@@ -32,14 +32,15 @@ from twisted.logger import Logger
 
 from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Offered, Position
 from pubky_homeserver.core.digests import EMPTY
-from pubky_homeserver.core.errors import Forbidden, InvalidRequest, NotFound, NotHereYet, Refused
+from pubky_homeserver.core.errors import Forbidden, InvalidRequest, NotFound, Refused
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.peers import Peer
-from pubky_homeserver.interfaces import ILogStore
+from pubky_homeserver.interfaces import IIntegrityStore, ILogStore
 from pubky_homeserver.packets import home_of
 from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.changes import Changes
 from pubky_homeserver.peers.exchange import FEATURE, Knowledge
+from pubky_homeserver.peers.handing import RANGES, Handing
 from pubky_homeserver.peers.late import LATE, LateWrites
 from pubky_homeserver.peers.signatures import LONGEST, BadSignature, Head, Signed, verify
 from pubky_homeserver.storage import Storage
@@ -47,15 +48,13 @@ from pubky_homeserver.web.answers import answer_with, refuse, refuse_method
 from pubky_homeserver.web.queries import pairs_of, whole_number
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.routes import Route, route
-from pubky_homeserver.web.sending import send_entry
-from pubky_homeserver.web.texts import PLAIN
 
 T = TypeVar("T")
 
 ROOT = "/peer/v1/"
 
 VERSION = 1
-FEATURES = ("accounts", "changes", "entries", "events", "bodies", "packets", FEATURE, LATE)
+FEATURES = ("accounts", "changes", "entries", "events", "bodies", RANGES, "packets", FEATURE, LATE)
 """What a peer may ask for."""
 
 PAGE = 250
@@ -113,9 +112,11 @@ class PeerSite:
     clock: IReactorTime
     epoch: Callable[[], str]
     """A text that is another one after the store was restarted, restored, or failed over."""
+    integrity: IIntegrityStore = field(kw_only=True)
     late_of: Callable[[Peer], LateWrites | None] = lambda _peer: None
     """What takes late writes of a peer; None if it cannot be asked for their bodies."""
     _changes: Changes = field(init=False)
+    _handing: Handing = field(init=False)
     _exact: dict[str, Route] = field(init=False)
     # Path below the root → its route.
     _of_log: dict[str, Route] = field(init=False)
@@ -126,6 +127,7 @@ class PeerSite:
 
     def __attrs_post_init__(self) -> None:
         self._changes = Changes(self.storage.entries, self.clock, self.epoch)
+        self._handing = Handing(self.storage, self.integrity)
         app = self.app
         self._exact = {name: route(app, {"GET": name}) for name in ("hello", "accounts", "changes")}
         self._exact["packets"] = route(app, {"POST": "shown"})
@@ -337,21 +339,24 @@ class PeerSite:
 
     @app.route("/peer/v1/accounts/<pubky>/<log>/body", methods=["GET"])
     async def body(self, request: Request, asked: Asked) -> bytes | None:
-        """The body of a path, if it has this hash. 200; 400, 404, 410."""
+        """The body that a path has or had, if it has this hash, or a range of it. 200, 206; 400, 404, 410, 416.
+
+        What is public every peer may have, for everybody may read it: one of them can need it for a copy of its own.
+        """
         path, content_hash = asked.query.get("path", ""), asked.data("hash", messages.HASH)
-        await self._standing(asked)
         if is_private(path) != asked.private:
             raise NotFound
+        if not await self._is_read_by_all(asked, path, content_hash):
+            await self._standing(asked)
+        return await self._handing.answer(request, asked.pubky, path, content_hash)
+
+    async def _is_read_by_all(self, asked: Asked, path: str, content_hash: bytes) -> bool:
+        """Whether a path has this body, and everybody may read it here."""
+        copy = self.knowledge.copies.of(asked.pubky)
+        if asked.private or (copy is not None and not copy.public.is_whole):
+            return False
         entry = await self.storage.entries.entry(asked.pubky, path)
-        if entry is not None and entry.content_hash == content_hash:
-            request.setHeader(b"Content-Type", b"application/octet-stream")
-            try:
-                return await send_entry(request, self.storage, entry)
-            except (NotFound, NotHereYet):
-                pass
-        request.setResponseCode(HTTPStatus.GONE)
-        request.setHeader(b"Content-Type", PLAIN)
-        return b"This body is not here"
+        return entry is not None and entry.content_hash == content_hash
 
     @app.route("/peer/v1/accounts/<pubky>/<log>/late", methods=["POST"])
     async def late(self, request: Request, asked: Asked) -> bytes:

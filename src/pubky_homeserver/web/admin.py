@@ -28,6 +28,7 @@ from pubky_homeserver.web.records import RECORDS, NetworkRecords, NoNetworks
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.routes import Route, route
 from pubky_homeserver.web.texts import PLAIN, iso_time, json_body
+from pubky_homeserver.web.verifying import Verifying
 
 
 @frozen
@@ -149,6 +150,8 @@ class AdminSite:
     """Accounts that come here."""
     shelf: Shelf | None = None
     """What did not win."""
+    verifying: Verifying = field(factory=Verifying)
+    """Whether all is what it shall be."""
     _open: dict[bytes, Route] = field(init=False)
     # Raw path → its route, for everybody.
     _guarded: dict[bytes, Route] = field(init=False)
@@ -172,6 +175,7 @@ class AdminSite:
             b"/mirrors": route(self.mirrors.app, {"GET": "show", "HEAD": "show"}),
             b"/peers/test": route(self.mirrors.app, {"POST": "test"}),
             b"/mirrors/open": route(self.moves.app, {"POST": "open_now"}),
+            b"/mirrors/verify": route(self.verifying.app, {"GET": "show", "HEAD": "show", "POST": "verify_now"}),
             b"/mirrors/check": route(self.moves.app, {"GET": "check_all"}),
         }
         if self.shelf is not None:

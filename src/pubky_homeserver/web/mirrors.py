@@ -39,7 +39,8 @@ class Mirrors:
         its user signed up here (`claimed`; both Unix seconds, 0 for never), for how long (`behind`, seconds) and by how
         many changes (`lag`) it is known to be behind, bytes, files whose body is missing, files that a comparison would
         remove which waits for the operator (`braked`), and when its history was last another one than its primary's
-        (`forked`, Unix seconds, since the process began). `moves`, the newest last: pubky, `what` (opened, fenced, or
+        (`forked`, Unix seconds, since the process began), when bodies and list were last found to be right (`verified`,
+        Unix seconds, 0 for never). `moves`, the newest last: pubky, `what` (opened, fenced, or
         voided, a claim), the `other` homeserver, when (`at`), and `is_back`: it went the other way just before.
         """
         return json_body(request, self.status())

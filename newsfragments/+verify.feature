@@ -1,0 +1,1 @@
+`homeserver mirror verify` reads every body again and compares lists with the primaries'; what is lost or rotten, found by it or by the weekly round, is fetched again from who has it, at a copy and at the primary.

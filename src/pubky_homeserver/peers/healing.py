@@ -1,0 +1,184 @@
+"""Bodies that are missing, fetched from whoever has them.
+
+A copy's bodies come from its primary; an account's own, lost with a disk or not copied yet when the account opened
+here, from the homeservers that follow it. What is public any peer may have. A body has the hash of its entry or is no
+body, so it does not matter who gives it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pkarr.asking import all_of
+from pubky_homeserver.copies import Copies
+from pubky_homeserver.core.copies import Copy
+from pubky_homeserver.core.errors import PeerError, Refused
+from pubky_homeserver.core.paths import is_private
+from pubky_homeserver.core.records import Entry
+from pubky_homeserver.interfaces import IIntegrityStore
+from pubky_homeserver.peers.bodies import Bodies
+from pubky_homeserver.peers.neighbours import Neighbour
+from pubky_homeserver.peers.tally import Counted, Tally
+
+AT_ONCE = 4
+"""Bodies that are fetched at the same time."""
+
+LOOK = 600.0
+"""Seconds from one look for what is missing to the next."""
+
+SOON = 1.0
+"""Seconds from a reason to look to the look: several reasons come together."""
+
+PAGE = 500
+"""Accounts that are looked at in one step."""
+
+
+@define(eq=False)
+class Healer(Service):
+    """Looks now and then, and when it is told to, whether bodies are missing, and fetches them."""
+
+    copies: Copies
+    integrity: IIntegrityStore
+    neighbours: Mapping[str, Neighbour]
+    bodies: Mapping[str, Bodies]
+    """By the keys of the same peers: as those that copies are made with, but without bounds."""
+    tally: Tally
+    clock: IReactorTime
+    _life: Deferred[None] | None = field(default=None, init=False)
+    _pause: Deferred[None] | None = field(default=None, init=False)
+    # Until the next look.
+    _is_due: bool = field(default=True, init=False)
+    log: ClassVar[Logger] = Logger()
+
+    def startService(self) -> None:
+        """Look at once, and from then on."""
+        super().startService()
+        self._life = Deferred.fromCoroutine(self._live())
+        self._life.addErrback(_stopped)
+
+    def stopService(self) -> None:
+        """Stop at once."""
+        super().stopService()
+        if self._life is not None:
+            self._life.cancel()
+            self._life = None
+
+    def look_soon(self) -> None:
+        """Something may be missing, or somebody is there again who has it."""
+        self._is_due = True
+        if self._pause is not None:
+            self._pause.cancel()
+
+    async def heal(self, pubky: str) -> int:
+        """Fetch what is missing of an account or a copy; how many bodies are still. As `ICopyStore.fill`."""
+        copy = self.copies.of(pubky)
+        if copy is not None and not await self._fill(copy):
+            return 0
+        silent: set[str] = set()
+        after, left = "", 0
+        while page := await self.copies.store.missing(pubky, after, AT_ONCE):
+            after = page[-1].path
+            left += (await all_of(self._fetch(pubky, copy, one, silent) for one in page)).count(False)
+        if copy is not None:
+            await self.copies.refresh(pubky)
+        return left
+
+    async def _fill(self, copy: Copy) -> int:
+        """Fetch from the primary what a copy lacks; how many bodies are still missing."""
+        primary = self.neighbours.get(copy.primary)
+        if not copy.missing or primary is None:
+            return copy.missing
+        try:
+            return await primary.follower.fill(copy.pubky)
+        except PeerError as error:
+            self.log.debug("{pubky} is not filled by its primary: {reason}", pubky=copy.pubky, reason=str(error))
+            return copy.missing
+        finally:
+            await self.copies.refresh(copy.pubky)
+
+    async def _fetch(self, pubky: str, copy: Copy | None, entry: Entry, silent: set[str]) -> bool:
+        """Fetch one body from whoever has it; whether it is here now. Who cannot be asked is asked no more."""
+        private = is_private(entry.path)
+        for key in self._who(pubky, copy, entry):
+            if key in silent:
+                continue
+            try:
+                whole = await self.bodies[key].fetched(pubky, private, entry)
+            except PeerError as error:
+                self.log.debug("{key} has no bodies of {pubky}: {reason}", key=key, pubky=pubky, reason=str(error))
+                silent.add(key)
+                continue
+            if whole.body is None and whole.blob is None:
+                continue
+            if not await self.copies.store.fill(pubky, whole):
+                await self.bodies[key].leave([whole])
+            self.tally.count(Counted.HEALED)
+            return True
+        return False
+
+    def _who(self, pubky: str, copy: Copy | None, entry: Entry) -> Iterator[str]:
+        """The peers that may have a body, and give it to us."""
+        for key, neighbour in self.neighbours.items():
+            if copy is not None and (key == copy.primary or not self._may_keep(copy, entry)):
+                continue  # it was asked, or there is no room
+            if not is_private(entry.path) or (copy is None and neighbour.peer.may_read(pubky, True)):
+                yield key
+
+    def _may_keep(self, copy: Copy, entry: Entry) -> bool:
+        primary = self.neighbours.get(copy.primary)
+        return primary is None or self.copies.held_by(copy.primary) + entry.length <= primary.peer.max_bytes
+
+    # --- again and again ------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        while True:
+            if self._is_due:
+                await deferLater(self.clock, SOON)
+            self._is_due = False
+            await self._look()
+            if not self._is_due:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        self._pause = deferLater(self.clock, LOOK)
+        try:
+            await self._pause
+        except CancelledError:
+            if not (self._is_due and self.running):
+                raise  # it was not woken, but stopped
+        finally:
+            self._pause = None
+
+    async def _look(self) -> None:
+        """Heal every account that lives here, and every copy, of which a body is missing."""
+        try:
+            place: int | None = 0
+            while place is not None:
+                lacking, place = await self.integrity.lacking(place, PAGE)
+                for pubky in lacking:
+                    await self._heal(pubky)
+            for copy in self.copies.all():
+                if copy.missing and copy.public.is_whole:
+                    await self._heal(copy.pubky)
+        except Refused as refusal:
+            self.log.warn("Missing bodies are not fetched now: {reason}", reason=str(refusal))
+
+    async def _heal(self, pubky: str) -> None:
+        try:
+            left = await self.heal(pubky)
+        except PeerError as error:
+            self.log.warn("Bodies of {pubky} stay missing: {reason}", pubky=pubky, reason=str(error))
+            return
+        if left and self.copies.of(pubky) is None:
+            self.log.error("{left} bodies of {pubky} are missing, and no peer has them", left=left, pubky=pubky)
+
+
+def _stopped(failure: Failure) -> None:
+    failure.trap(CancelledError)
