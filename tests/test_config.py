@@ -255,6 +255,7 @@ BAD = {
     "peers.NAME.private": ['"yes"', "1"],
     "peers.NAME.max_bytes": ["-1", "1.5", '"20"', '"gb"', '"-1gb"', '"1 pb"', '"9007199254740993tb"', "true"],
     "peers.NAME.claim": ['"maybe"', "true"],
+    "peers.NAME.official": ['"yes"', "1"],
     "logging.level": ['"verbose"', "3"],
 }
 
@@ -385,6 +386,15 @@ NO_PEERS = [
     (f"[peers.{'a' * 33}]", "is no name: 1 to 32 letters"),
     ('[peers."a\\nb"]', "peers: 'a\\nb' is no name"),
     ("[peers]\nalice = 1", "peers.alice: must be a table, such as [peers.alice]"),
+    (
+        f'[peers.alice]\nkey = "{KEY}"\nofficial = true\nfollow = "all"',
+        'peers.alice.follow = "all": an official homeserver does not say who lives there: list the keys of the '
+        "accounts",
+    ),
+    (
+        f'[peers.alice]\nkey = "{KEY}"\nofficial = true\nprivate = true',
+        "peers.alice.private: an official homeserver shows nobody what is private",
+    ),
     ("peers = []", "peers: must be a table, such as [peers]"),
     (f'[peers.alice]\nkey = "{KEY}"\nfolow = "all"', "peers.alice.folow: no such setting; known here: peers.alice.key"),
 ]

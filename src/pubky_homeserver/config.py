@@ -202,12 +202,16 @@ class PeerTable:
         20 * GIGABYTE, read_size, 'a whole number of bytes, or one with a unit (kb, mb, gb, tb), such as "20gb"'
     )
     claim: str = choice(Claim.TOKEN.value, *Claim)
+    official: bool = flag(False)
 
     def named(self, name: str) -> Peer:
         """The peer with this name. Raises `ValueError` without a key."""
         if self.key is None:
             raise ValueError(name)
-        return Peer(name, self.key, self.url, self.follow, self.offer, self.private, self.max_bytes, Claim(self.claim))
+        claim = Claim(self.claim)
+        return Peer(
+            *(name, self.key, self.url, self.follow, self.offer, self.private, self.max_bytes, claim, self.official)
+        )
 
 
 @frozen
@@ -326,6 +330,13 @@ def _read_peers(tables: Mapping[str, Any], source: str, key: str) -> tuple[Peer,
         except ValueError:
             allowed = fields(PeerTable).key.metadata["allowed"]
             raise ConfigError(f"{source}: {place}.key: is missing: must be {allowed}") from None
+        if peer.official and peer.follow.all:
+            raise ConfigError(
+                f'{source}: {place}.follow = "all": an official homeserver does not say who lives there: '
+                "list the keys of the accounts"
+            )
+        if peer.official and peer.private:
+            raise ConfigError(f"{source}: {place}.private: an official homeserver shows nobody what is private")
         if peer.key in peers:
             raise ConfigError(f"{source}: {place}.key: is that of {key}.{peers[peer.key].name} too")
         peers[peer.key] = peer

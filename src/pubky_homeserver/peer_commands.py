@@ -52,6 +52,7 @@ def list_peers(place: Place, as_json: bool) -> None:
                 "private": one.private,
                 "max_bytes": one.max_bytes,
                 "claim": one.claim.value,
+                "official": one.official,
                 "running": running.get(one.key),
             }
             for one in peers
@@ -100,6 +101,7 @@ def test_peer(place: Place, as_json: bool, name: str) -> None:
 @click.option("--follow", help="Accounts of its to copy: all, none, or keys with commas between.  [default: none]")
 @click.option("--offer", help="Accounts of ours that it may copy, likewise.  [default: none]")
 @click.option("--private", is_flag=True, help="Private files too; its operator can read them then.")
+@click.option("--official", is_flag=True, help="It is the official homeserver: --follow must list keys.")
 @click.option("--max-bytes", help='Space for its accounts, such as "20gb".  [default: 20gb]')
 @click.option(
     "--claim",

@@ -19,7 +19,8 @@ from pubky_homeserver.core.copies import Position
 from pubky_homeserver.core.errors import LogForked, PeerAway, PeerBroken, PeerError, PeerRefused
 from pubky_homeserver.core.peers import ALL, Peer
 from pubky_homeserver.interfaces import IPeer
-from pubky_homeserver.peers.client import PATIENCE, STALL, PeerClient
+from pubky_homeserver.peers.asking import PATIENCE, STALL
+from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.messages import MAX_ANSWER
 from pubky_homeserver.peers.signatures import LONGEST, Head, verify
 from pubky_homeserver.web.channel import HTTPFactory

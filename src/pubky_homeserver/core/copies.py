@@ -138,5 +138,5 @@ class Hint:
 
     pubky: str
     private: bool
-    seq: int
-    """The number of its newest event then."""
+    seq: int | None
+    """The number of its newest event then; None if the peer does not say."""

@@ -64,6 +64,8 @@ class Peer:
     max_bytes: int = 20 * GIGABYTE
     """That copies of its accounts may take here."""
     claim: Claim = Claim.TOKEN
+    official: bool = False
+    """Whether it is the official homeserver, which knows of no peers: its public protocol is what we ask."""
 
     def follows(self, pubky: str) -> bool:
         """Whether we keep a copy of this account, if the peer offers it."""

@@ -4,7 +4,7 @@ All methods that return coroutines raise `core.errors.StoreAway` while the store
 acknowledged, though it may have happened.
 """
 
-from pubky_homeserver.interfaces.copies import ICopyStore, ILogStore, IPeer
+from pubky_homeserver.interfaces.copies import ICopyStore, IFollower, ILogStore, IPeer
 from pubky_homeserver.interfaces.files import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
 from pubky_homeserver.interfaces.integrity import IIntegrityStore
 from pubky_homeserver.interfaces.moves import IMoveStore
@@ -18,6 +18,7 @@ __all__ = [
     "IBlobWriter",
     "ICopyStore",
     "IEntryStore",
+    "IFollower",
     "IGrantStore",
     "IIntegrityStore",
     "ILockStore",

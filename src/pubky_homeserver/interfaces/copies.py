@@ -190,3 +190,23 @@ class IPeer(Interface):
 
         It fetches bodies that are not with their events, from us, while it answers.
         """
+
+
+class IFollower(Interface):
+    """Brings copies of one homeserver's accounts up to date.
+
+    Raises what `IPeer` raises, `ComparisonBraked`, `BudgetSpent`, `StoreAway`, `StorageFull`; and `NotFound` if the
+    copy is gone.
+    """
+
+    async def catch_up(pubky: str, private: bool) -> None:
+        """Be where the primary stands, and know it. A copy that its history does not go on from is compared with it."""
+
+    async def advance(pubky: str, private: bool) -> None:
+        """Take the events after ours, as far as there are some, and compare nothing."""
+
+    async def verify(pubky: str, private: bool) -> int:
+        """How many files of a whole copy differ from its primary's; `catch_up` compares the copy with it then."""
+
+    async def fill(pubky: str) -> int:
+        """Fetch the bodies that are missing; returns how many are still."""

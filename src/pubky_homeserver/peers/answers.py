@@ -133,3 +133,13 @@ async def read(
     finally:
         await pieces.aclose()
     return bytes(whole)
+
+
+async def beyond(start: int, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """A body without its first bytes: from who knows nothing of ranges."""
+    try:
+        async for piece in pieces:
+            yield piece[start:]
+            start = max(0, start - len(piece))
+    finally:
+        await pieces.aclose()

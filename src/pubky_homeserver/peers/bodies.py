@@ -1,6 +1,6 @@
 """Bodies fetched from a peer: into memory or a file, and never one with another hash than it was named."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import ClassVar
 
 from attrs import evolve, field, frozen
@@ -54,6 +54,13 @@ class Bodies:
     async def _fetch(self, pubky: str, private: bool, entry: Entry) -> Entry | None:
         """Fetch a body into memory or a blob; None if it is another one. Raises `BodyGone`, `StorageFull`."""
         pieces = self._pieces(pubky, private, entry)
+        try:
+            return await self.keep(entry, pieces)
+        finally:
+            await pieces.aclose()
+
+    async def keep(self, entry: Entry, pieces: AsyncIterator[bytes]) -> Entry | None:
+        """An entry with this body, in memory or a blob; None if it is another one's. Raises `StorageFull`."""
         digest, size, small, writer = blake3(), 0, bytearray(), None
         is_small = entry.length <= self.inline_limit
         try:
@@ -77,8 +84,6 @@ class Bodies:
             if writer is not None:
                 await writer.discard()
             raise
-        finally:
-            await pieces.aclose()
 
     async def _pieces(self, pubky: str, private: bool, entry: Entry) -> AsyncGenerator[bytes, None]:
         """The pieces of a body. If it is cut the rest is asked for, as long as each answer brings it forward."""

@@ -6,16 +6,12 @@ named. That it is we who ask says the signature of each request.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from io import BytesIO
-from threading import Event
 from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import urlencode
 
 from attrs import field, frozen
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.client import FileBodyProducer, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
@@ -28,7 +24,8 @@ from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting, Peer
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.peers import messages
-from pubky_homeserver.peers.answers import pieces_of, read
+from pubky_homeserver.peers.answers import beyond, pieces_of, read
+from pubky_homeserver.peers.asking import STALL, ask, words_of
 from pubky_homeserver.peers.late import LATE
 from pubky_homeserver.peers.messages import Malformed
 from pubky_homeserver.peers.signatures import sign
@@ -36,17 +33,8 @@ from pubky_homeserver.peers.tally import Traffic
 
 T = TypeVar("T")
 
-PATIENCE = 20.0
-"""Seconds until the head of an answer must be here: more than a homeserver's own patience with its store."""
-
-STALL = 30.0
-"""Seconds without one byte of a body."""
-
 SILENCE = 16.0
 """Seconds without a word on the stream of changes: three beats are lost then."""
-
-MAX_TEXT = 200
-"""Bytes of what a refusal says that are shown."""
 
 MAX_LINE = 1024
 """Bytes of a line of the stream of changes."""
@@ -138,7 +126,7 @@ class PeerClient:
             await self._drop(response)
             raise BodyGone("it is not there any more")
         await self._must_succeed(response)
-        return _beyond(start, pieces_of(response, self.clock, STALL, self.traffic.receive))
+        return beyond(start, pieces_of(response, self.clock, STALL, self.traffic.receive))
 
     async def late(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
         """See `IPeer`."""
@@ -189,31 +177,7 @@ class PeerClient:
         signed = sign(self.keypair, self.peer.key, method, target, self.clock.seconds(), body or b"")
         headers = Headers({name: [value] for name, value in {**signed, **more}.items()})
         place = (self.peer.url or f"https://{self.peer.key}") + target
-        producer = None if body is None else FileBodyProducer(BytesIO(body))
-        asking: Deferred[IResponse] = self.agent.request(
-            method.encode("ascii"), place.encode("ascii"), headers, producer
-        )
-        self.traffic.requests += 1
-        given_up = Event()
-
-        def give_up(_waiting: object) -> None:
-            given_up.set()
-            asking.cancel()
-
-        waiting: Deferred[IResponse] = Deferred(give_up)
-        asking.chainDeferred(waiting)
-        try:
-            return await waiting.addTimeout(PATIENCE, self.clock, _be_late)
-        except CancelledError:
-            raise
-        except PeerAway:
-            self.traffic.failures += 1
-            raise
-        except Exception as error:  # whatever finding, connecting, TLS or HTTP raise means the same
-            if given_up.is_set() or _is_cancelled(error):  # a look-up that is given up says that there is no such host
-                raise CancelledError from None
-            self.traffic.failures += 1
-            raise PeerAway(_cause(error)) from error
+        return await ask(self.agent, method, place, headers, body, self.clock, self.traffic)
 
     async def _must_succeed(self, response: IResponse) -> None:
         """Raise what a status that is no success means."""
@@ -230,16 +194,7 @@ class PeerClient:
 
     async def _text(self, response: IResponse) -> str:
         """What a refusal says, on one line."""
-        pieces = pieces_of(response, self.clock, STALL, self.traffic.receive)
-        said = bytearray()
-        try:
-            async for piece in pieces:
-                said += piece
-                if len(said) >= MAX_TEXT:
-                    break
-        finally:
-            await pieces.aclose()
-        return "".join(one for one in said[:MAX_TEXT].decode("utf-8", "replace") if one.isprintable()).strip()
+        return await words_of(response, self.clock, self.traffic)
 
     async def _drop(self, response: IResponse) -> None:
         """Read an answer that says nothing more, so that its connection can be used again."""
@@ -273,16 +228,6 @@ async def _frames(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[tuple[b
                 data = line[6:]
 
 
-async def _beyond(start: int, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """A body without its first bytes: from who knows nothing of ranges."""
-    try:
-        async for piece in pieces:
-            yield piece[start:]
-            start = max(0, start - len(piece))
-    finally:
-        await pieces.aclose()
-
-
 def _begin_of(response: IResponse) -> int | None:
     """Where the part of a body begins that an answer has; None if it does not say."""
     fields = response.headers.getRawHeaders("content-range") or [""]
@@ -303,20 +248,3 @@ def _apart(response: IResponse, now: float) -> str:
     except (ValueError, OverflowError):
         return ""
     return f"; it is {abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'} ours"
-
-
-def _be_late(_result: object, seconds: float) -> IResponse:
-    raise PeerAway(f"no answer within {seconds:g} s")
-
-
-def _is_cancelled(error: Exception) -> bool:
-    """Twisted hides in a failure of the connection that somebody gave up."""
-    return isinstance(error, ResponseFailed) and any(reason.check(CancelledError) for reason in error.reasons)
-
-
-def _cause(error: Exception) -> str:
-    """What happened, in words."""
-    reasons = getattr(error, "reasons", None) or [error]
-    first = reasons[0]
-    text = first.getErrorMessage() if hasattr(first, "getErrorMessage") else str(first)
-    return text or type(error).__name__

@@ -6,10 +6,10 @@ primary that lacks much of what is here has more likely lost it than deleted it:
 waits for the operator. Deletes that come as events, in their order, are the user's own and are not counted.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -44,7 +44,16 @@ class Comparing:
     may_keep: Callable[[int], bool] = lambda _length: True
     fork: Callable[[str], None] = lambda _pubky: None
     """Called with each account whose two histories differ: who looks after the homeserver has to see that."""
+    names: Callable[[str, bool, str], Awaitable[Sequence[str]]] = field()
+    """The paths of a page of the peer's list, as `IPeer.entries` gives it."""
     log: ClassVar[Logger] = Logger()
+
+    @names.default
+    def _read_entries(self) -> Callable[[str, bool, str], Awaitable[Sequence[str]]]:
+        async def names(pubky: str, private: bool, after: str) -> list[str]:
+            return [entry.path for entry in (await self.peer.entries(pubky, private, after)).entries]
+
+        return names
 
     @property
     def shelve(self) -> tuple[str, int]:
@@ -88,8 +97,7 @@ class Comparing:
         removed = total = 0
         after = seen = ""
         while True:
-            page = await self.peer.entries(pubky, private, after)
-            there = {entry.path for entry in page.entries}
+            there = set(await self.names(pubky, private, after))
             upto = max(there, default=END)
             if upto <= after:
                 raise PeerBroken("its list is not in order")

@@ -15,6 +15,7 @@ from typing import ClassVar
 from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from pkarr.asking import all_of
 from pubky_homeserver.core.copies import CopiedLog, Copy, Logged, LoggedEvent, LogStanding, Position, Reign
@@ -28,7 +29,7 @@ from pubky_homeserver.core.errors import (
 )
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.records import Entry, Operation
-from pubky_homeserver.interfaces import IBlobStore, ICopyStore, IPeer
+from pubky_homeserver.interfaces import IBlobStore, ICopyStore, IFollower, IPeer
 from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.comparing import END, Comparing
 from pubky_homeserver.peers.lists import Lists
@@ -50,6 +51,7 @@ _REASONS: dict[type[Exception], Counted] = {
 }
 
 
+@implementer(IFollower)
 @frozen
 class Follower:
     """Brings copies of a peer's accounts up to date. `may_keep`: whether so many more bytes are allowed."""

@@ -28,9 +28,8 @@ from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Hint, LogStanding, Offered
 from pubky_homeserver.core.errors import BudgetSpent, PeerBroken, PeerError, PeerRefused, Refused, UserExists
 from pubky_homeserver.core.peers import Peer
-from pubky_homeserver.interfaces import IPeer
+from pubky_homeserver.interfaces import IFollower, IPeer
 from pubky_homeserver.packets import Packets, home_of
-from pubky_homeserver.peers.following import Follower
 
 AT_ONCE = 8
 """Logs of one peer that are worked on at a time."""
@@ -60,7 +59,7 @@ class Mirror(Service):
 
     peer: Peer
     source: IPeer
-    follower: Follower
+    follower: IFollower
     copies: Copies
     packets: Packets
     network: INetwork
@@ -182,6 +181,9 @@ class Mirror(Service):
         copy = self.copies.of(hint.pubky)
         if copy is None and len(self._due) + len(self._waiting) >= MOST:
             return  # it can name accounts without end; one that is real is found when all are gone through
+        if hint.seq is None:
+            self.hint(hint.pubky, hint.private)
+            return
         self.copies.hear_of(hint.pubky, hint.private, hint.seq)
         log = None if copy is None else copy.private if hint.private else copy.public
         if log is None or log.position is None or log.position.seq < hint.seq:

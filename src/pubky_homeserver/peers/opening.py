@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from pkarr.asking import all_of
 from pkarr.packet import InvalidSignedPacket, SignedPacket
 from pubky_homeserver.copies import Copies
-from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding
+from pubky_homeserver.core.copies import CopiedLog, Copy
 from pubky_homeserver.core.errors import (
     DigestMismatch,
     LogCompacted,
@@ -123,10 +123,10 @@ class Opening:
         """Fetch what the last primary has more, as far as it can be had in time."""
         last = self._last_primary(copy, told)
         neighbour = self.neighbours.get(last)
-        if neighbour is None or last not in told:
+        if neighbour is None or (last not in told and not await self._is_there(neighbour)):
             self.log.warn("{pubky} opens with what is here: {last} does not answer", pubky=copy.pubky, last=last)
             return
-        shown = told[last]
+        shown = told.get(last)
         catching = Deferred.fromCoroutine(self._fetch(neighbour, copy.pubky, shown))
         await catching.addTimeout(CATCH_UP, self.clock, lambda _result, _seconds: None)
 
@@ -145,11 +145,24 @@ class Opening:
             last = named
         return last
 
-    async def _fetch(self, neighbour: Neighbour, pubky: str, shown: Shown) -> None:
-        ends = [(False, shown.public), (True, shown.private)]
-        await all_of(self._fetch_log(neighbour, pubky, private, end) for private, end in ends if end is not None)
+    async def _is_there(self, neighbour: Neighbour) -> bool:
+        """Whether an official homeserver answers: it takes no record, but has more to tell all the same."""
+        if not neighbour.peer.official:
+            return False
+        asking = Deferred.fromCoroutine(neighbour.source.greet())
+        try:
+            return await asking.addTimeout(PUSH, self.clock, lambda _result, _seconds: None) is not None
+        except PeerError:
+            return False
 
-    async def _fetch_log(self, neighbour: Neighbour, pubky: str, private: bool, end: LogStanding) -> None:
+    async def _fetch(self, neighbour: Neighbour, pubky: str, shown: Shown | None) -> None:
+        if shown is None:
+            await self._fetch_log(neighbour, pubky, False)
+            return
+        ends = [(False, shown.public), (True, shown.private)]
+        await all_of(self._fetch_log(neighbour, pubky, private) for private, end in ends if end is not None)
+
+    async def _fetch_log(self, neighbour: Neighbour, pubky: str, private: bool) -> None:
         """Bring one log to its end, however often the peer must be asked."""
         is_compared = False
         while True:

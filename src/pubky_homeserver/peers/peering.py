@@ -24,7 +24,16 @@ from pubky_homeserver.core.copies import Copy
 from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
-from pubky_homeserver.interfaces import IAccountStore, ICopyStore, IIntegrityStore, ILogStore, IMoveStore, IShelfStore
+from pubky_homeserver.interfaces import (
+    IAccountStore,
+    ICopyStore,
+    IFollower,
+    IIntegrityStore,
+    ILogStore,
+    IMoveStore,
+    IPeer,
+    IShelfStore,
+)
 from pubky_homeserver.packets import Packets, home_of
 from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.client import PeerClient
@@ -36,9 +45,12 @@ from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.peers.mirror import Mirror
 from pubky_homeserver.peers.moving import Moving
 from pubky_homeserver.peers.neighbours import Neighbour
+from pubky_homeserver.peers.official import Official
 from pubky_homeserver.peers.opening import Opening
 from pubky_homeserver.peers.probing import probe
 from pubky_homeserver.peers.reminding import Reminder
+from pubky_homeserver.peers.retelling import Retelling
+from pubky_homeserver.peers.strangers import Stranger
 from pubky_homeserver.peers.tally import Counted, Tally, Traffic
 from pubky_homeserver.peers.verifying import Verifier
 from pubky_homeserver.peers.watching import Watch
@@ -198,7 +210,10 @@ class Peering(Service):
     def _neighbour(self, peer: Peer, agent: IAgent) -> Neighbour:
         assert self.network is not None
         traffic = self._traffic[peer.key] = Traffic()
-        client = PeerClient(peer, self.keypair, agent, self.clock, traffic)
+        official = Official(peer, agent, self.clock, traffic) if peer.official else None
+        client: IPeer = PeerClient(peer, self.keypair, agent, self.clock, traffic)
+        if official is not None:
+            client = Stranger(official)
 
         def may_keep(length: int) -> bool:
             return self.copies.held_by(peer.key) + length <= peer.max_bytes
@@ -208,7 +223,10 @@ class Peering(Service):
         blobs, inline, read = self.storage.blobs, self.storage.inline_limit, self.copies.refresh
         key = self.keypair.public_key.z32
         comparing = Comparing(client, store, self.logs, self.shelf, key, self.clock, may_keep, self.copies.fork)
-        follower = Follower(client, store, blobs, self.clock, inline, may_keep, read, comparing=comparing, tally=tally)
+        ours = Follower(client, store, blobs, self.clock, inline, may_keep, read, comparing=comparing, tally=tally)
+        follower: IFollower = ours
+        if official is not None:
+            follower = Retelling.of(official, ours, self.logs, self.storage.entries)
         exchange = Exchange(peer, client, self.knowledge, self.clock, self.epoch)
         mirror = None
         if peer.follow != NONE:
@@ -220,7 +238,7 @@ class Peering(Service):
                     self.healer.look_soon()  # it may have what is missing here
 
             mirror = Mirror(peer, client, follower, self.copies, self.packets, network, self.clock, begun)
-        return Neighbour(peer, client, follower, exchange, mirror)
+        return Neighbour(peer, client, follower, ours.bodies, may_keep, exchange, mirror)
 
     # --- packets --------------------------------------------------------------------------------------------------
 
@@ -269,8 +287,8 @@ class Peering(Service):
         neighbour = self.neighbours.get(peer.key)
         if neighbour is None:
             return None
-        follower = neighbour.follower
-        return LateWrites(follower.bodies, self.logs, self.storage.entries, self.shelf, self.clock, follower.may_keep)
+        bodies, may_keep = neighbour.bodies, neighbour.may_keep
+        return LateWrites(bodies, self.logs, self.storage.entries, self.shelf, self.clock, may_keep)
 
     async def probe(self, name: str) -> dict[str, object]:
         """Ask a peer whether all is well, for the operator. Raises `InvalidRequest` if it cannot be asked from here."""

@@ -1,0 +1,234 @@
+"""An account at the official homeserver 0.17.1, copied by ours over all that befalls it, until it moves and returns."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import quote
+
+import pytest_twisted
+from attrs import define
+from blake3 import blake3
+from twisted.internet import reactor as _reactor
+from twisted.internet.threads import deferToThread
+
+from pkarr.builder import Builder
+from pkarr.dht.node import Dht, Settings
+from pkarr.keys import Keypair
+from tests.interop.official import OfficialServer, Straw, official_server
+from tests.network.test_mirrors import BOB, address_of, dht
+from tests.process import Node, Person, node_in, until
+
+reactor: Any = _reactor
+
+PATIENCE = 60.0  # seconds
+WRITERS = 8
+HELD_BACK = 7000
+"""Events of 1 kB: up to 4,500 are on their way to who reads nothing, and the official homeserver keeps 1,000 more."""
+
+
+@define
+class World:
+    """The official homeserver with a user, and ours, which follows it through a straw."""
+
+    official: OfficialServer
+    straw: Straw
+    bob: Node
+    user: Keypair
+    person: Person
+    network: Dht
+    term: int = 1
+
+    async def until(self, holds: Callable[[], Any], within: float = PATIENCE) -> Any:
+        """Wait until something holds."""
+        return await deferToThread(
+            until, holds, within, lambda: json.dumps(self.status(), indent=1) + self.bob.written()
+        )
+
+    async def name(self, home: str) -> None:
+        """The user's newest record names a homeserver."""
+        self.term += 1
+        await self.network.publish(Builder().https("_pubky", 0, home).sign(self.user, self.term))
+
+    async def put(self, path: str, body: bytes) -> None:
+        """The user writes at the official homeserver."""
+        await deferToThread(self.official.put, self.person, path, body)
+
+    async def put_many(self, writes: list[tuple[str, bytes]]) -> None:
+        """The user writes much."""
+
+        def put() -> None:
+            parts = [writes[number::WRITERS] for number in range(WRITERS)]
+            threads = [Thread(target=self.official.put_all, args=(self.person, part)) for part in parts]
+            for one in threads:
+                one.start()
+            for one in threads:
+                one.join()
+
+        await deferToThread(put)
+
+    def status(self) -> dict[str, Any]:
+        """What the operator of ours sees."""
+        password = {"X-Admin-Password": "open sesame"}
+        told: dict[str, Any] = json.loads(self.bob.ask("GET", "/mirrors", None, password, "admin API")[1])
+        return told
+
+    def copy(self) -> dict[str, Any]:
+        """The copy, as the operator sees it."""
+        return next(iter(self.status()["copies"]), {})
+
+    def there(self) -> dict[str, bytes]:
+        """Where each public file is, and its hash, as the official homeserver says."""
+        return _hashes(self.official.ask, self.person)
+
+    def here(self) -> dict[str, bytes]:
+        """The same of ours, re-hashed."""
+
+        def ask(method: str, target: str) -> tuple[int, dict[str, str], bytes]:
+            answer, body = self.bob.ask(method, target)
+            return answer.status, dict(answer.getheaders()), body
+
+        return _hashes(ask, self.person)
+
+    async def until_equal(self, within: float = PATIENCE) -> None:
+        """I1: the copy has every file, body for body, with all that its head says."""
+        await self.until(lambda: not self.copy().get("missing", 1) and self.here() == self.there(), within)
+        await self.until(lambda: self.copy()["state"] == "current")
+
+
+def _hashes(ask: Callable[[str, str], Any], person: Person) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    cursor = ""
+    while True:
+        status, _, body = ask("GET", person.path(f"/pub/?limit=1000&cursor={quote(cursor)}"))
+        if status != 200 or not body:
+            return found
+        for line in body.decode().split("\n"):
+            path = line.removeprefix(f"pubky://{person.pubky}")
+            if len(found) > 300:
+                found[path] = b""  # names alone: a test with thousands reads some
+                continue
+            _, fields, content = ask("GET", quote(person.path(path)))
+            kept = {name.lower(): value for name, value in fields.items()}
+            told = "|".join(kept.get(name, "") for name in ("etag", "last-modified", "content-type"))
+            found[path] = blake3(content).digest() + told.encode()
+        cursor = line.removeprefix("pubky://")
+
+
+@asynccontextmanager
+async def world(folder: Path, limits: str = "rate_limits = []") -> AsyncIterator[World]:
+    """Both run; the user lives at the official homeserver, and has a record that says so."""
+    (folder / "bob" / "data").mkdir(parents=True)
+    (folder / "bob" / "data" / "secret").write_text(BOB.to_file_text())
+    user = Keypair.random()
+    with official_server(folder) as official:
+        await deferToThread(official.start, limits)
+        person = await deferToThread(official.sign_up, user)
+        straw = Straw(reactor, official.port)
+        port = reactor.listenTCP(0, straw, interface="127.0.0.1")
+        peer = {"key": official.key, "url": f"http://127.0.0.1:{port.getHost().port}", "official": True}
+        follow = {"peers": {"there": {**peer, "follow": [user.public_key.z32], "claim": "allow"}}}
+        with node_in(folder / "bob", dht(), follow) as bob:
+            await deferToThread(bob.start)
+            host, _, number = address_of(bob).partition(":")
+            settings = Settings(0, False, "127.0.0.1", None, ((host, int(number)),), False, is_private=True)
+            network = Dht(reactor, settings)
+            network.startService()
+            try:
+                await network.when_joined()
+                made = World(official, straw, bob, user, person, network)
+                await made.name(official.key)
+                yield made
+            finally:
+                await network.stopService()
+                await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_copy_of_an_account_there(tmp_path: Path) -> None:
+    """Files of all kinds, overwritten and deleted, are soon here with the same heads; restarts end nothing."""
+    async with world(tmp_path) as both:
+        large = bytes(range(256)) * 20_000
+        for path, body in (("/pub/a.txt", b"one"), ("/pub/ä b%/c.png", b"\x89PNG\r\n\x1a\n"), ("/pub/large", large)):
+            await both.put(path, body)
+        await both.until_equal()
+        assert both.status()["peers"][0]["failure"] is None
+        await both.put("/pub/a.txt", b"two")
+        await both.put("/pub/empty", b"")
+        await deferToThread(both.official.delete, both.person, "/pub/large")
+        await both.until_equal()
+        for number in range(40):
+            await both.put("/pub/often", b"%d" % number * 100)
+        await both.until_equal()
+        answer, _ = both.bob.ask("GET", both.person.path("/pub/a.txt"))
+        assert answer.getheader("Pubky-Primary") == both.official.key
+        assert "state=current" in (answer.getheader("Pubky-Mirror") or "")
+        await deferToThread(both.bob.stop)
+        await both.put("/pub/while/bob/slept", b"x")
+        await deferToThread(both.bob.start)
+        await both.until_equal()
+        await deferToThread(both.official.stop)
+        assert both.bob.ask("GET", both.person.path("/pub/a.txt"))[1] == b"two"
+        await deferToThread(both.official.start)
+        await both.put("/pub/after/restart", b"y")
+        await both.until_equal()
+        assert both.bob.ask("GET", both.person.path("/priv/x"))[0].status == 401
+        await deferToThread(both.bob.stop)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_that_lags_is_cut(tmp_path: Path) -> None:
+    """The official homeserver ends the stream of who reads slowly; nothing that it did not tell is missing."""
+    async with world(tmp_path) as both:
+        await both.put("/pub/first", b"x")
+        await both.until_equal()
+        await both.until(lambda: both.straw.streams)
+        both.straw.hold(True)
+        name = "/".join(["n" * 200] * 4)
+        await both.put_many([(f"/pub/{name}/{number % 50:05}", b"%d" % number) for number in range(HELD_BACK)])
+        both.straw.hold(False)
+        await both.until(both.official.has_cut, 20)
+        await both.until_equal()
+        assert both.status()["peers"][0]["failure"] is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_are_limited(tmp_path: Path) -> None:
+    """429 with Retry-After: a first copy of many files takes its time, and is whole in the end."""
+    limits = 'rate_limits = [{ path = "/pub/**", method = "HEAD", quota = "20r/s", key = "ip", burst = 5 },\n'
+    limits += '{ path = "/events-stream", method = "GET", quota = "2r/s", key = "ip", burst = 2 }]'
+    async with world(tmp_path, limits) as both:
+        await deferToThread(both.official.put_all, both.person, [(f"/pub/{n}", b"%d" % n) for n in range(100)])
+        await both.until_equal()
+        assert both.status()["peers"][0]["traffic"]["failures"] > 3
+        for number in range(20):
+            await both.put("/pub/more", b"%d" % number)
+        await both.until_equal()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_older_database(tmp_path: Path) -> None:
+    """Put back to a backup, it is silent about our cursor: lists are compared, and what goes is shelved."""
+    async with world(tmp_path) as both:
+        for number in range(20):
+            await both.put(f"/pub/{number}", b"%d" % number)
+        await both.until_equal()
+        await deferToThread(both.official.stop)
+        await deferToThread(both.official.keep)
+        await deferToThread(both.official.start)
+        await both.put("/pub/lost", b"lost")
+        await both.put("/pub/3", b"changed")
+        await both.until_equal()
+        await deferToThread(both.official.stop)
+        await deferToThread(both.official.restore)
+        await deferToThread(both.official.start)
+        await both.until_equal()
+        assert both.bob.ask("GET", both.person.path("/pub/3"))[1] == b"3"
+        password = {"X-Admin-Password": "open sesame"}
+        shelf = json.loads(both.bob.ask("GET", f"/conflicts?pubky={both.person.pubky}", None, password, "admin API")[1])
+        assert {one["path"] for one in shelf["items"]} == {"/pub/lost", "/pub/3"}, shelf
+        await both.put("/pub/new", b"new")
+        await both.put("/pub/newer", b"newer")
+        await both.until_equal()
