@@ -1,1 +1,1 @@
-Accounts of an official homeserver can be copied, too: `official = true` in its `[peers.NAME]`, with their keys in `follow`.
+Accounts of an official homeserver can be copied and moved, too, and what is written there within a day after lies on the conflict shelf: `official = true` in its `[peers.NAME]`, with their keys in `follow`.

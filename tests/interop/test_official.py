@@ -1,6 +1,7 @@
 """An account at the official homeserver 0.17.1, copied by ours over all that befalls it, until it moves and returns."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest_twisted
-from attrs import define
+from attrs import define, field
 from blake3 import blake3
 from twisted.internet import reactor as _reactor
 from twisted.internet.threads import deferToThread
@@ -17,6 +18,7 @@ from twisted.internet.threads import deferToThread
 from pkarr.builder import Builder
 from pkarr.dht.node import Dht, Settings
 from pkarr.keys import Keypair
+from pubky_homeserver.core.tokens import sign_auth_token
 from tests.interop.official import OfficialServer, Straw, official_server
 from tests.network.test_mirrors import BOB, address_of, dht
 from tests.process import Node, Person, node_in, until
@@ -39,7 +41,7 @@ class World:
     user: Keypair
     person: Person
     network: Dht
-    term: int = 1
+    term: int = field(factory=lambda: time.time_ns() // 1000)
 
     async def until(self, holds: Callable[[], Any], within: float = PATIENCE) -> Any:
         """Wait until something holds."""
@@ -71,13 +73,26 @@ class World:
 
     def status(self) -> dict[str, Any]:
         """What the operator of ours sees."""
-        password = {"X-Admin-Password": "open sesame"}
-        told: dict[str, Any] = json.loads(self.bob.ask("GET", "/mirrors", None, password, "admin API")[1])
+        told: dict[str, Any] = json.loads(self._admin("/mirrors"))
         return told
 
     def copy(self) -> dict[str, Any]:
         """The copy, as the operator sees it."""
         return next(iter(self.status()["copies"]), {})
+
+    def shelf(self) -> list[dict[str, Any]]:
+        """What lies on our shelf."""
+        told: dict[str, Any] = json.loads(self._admin(f"/conflicts?pubky={self.person.pubky}"))
+        items: list[dict[str, Any]] = told["items"]
+        return items
+
+    def shelved(self, one: str) -> bytes:
+        """The body of what lies there."""
+        return self._admin(f"/conflicts/body?pubky={self.person.pubky}&id={one}")
+
+    def _admin(self, target: str) -> bytes:
+        password = {"X-Admin-Password": "open sesame"}
+        return self.bob.ask("GET", target, None, password, "admin API")[1]
 
     def there(self) -> dict[str, bytes]:
         """Where each public file is, and its hash, as the official homeserver says."""
@@ -226,9 +241,50 @@ async def test_an_older_database(tmp_path: Path) -> None:
         await deferToThread(both.official.start)
         await both.until_equal()
         assert both.bob.ask("GET", both.person.path("/pub/3"))[1] == b"3"
-        password = {"X-Admin-Password": "open sesame"}
-        shelf = json.loads(both.bob.ask("GET", f"/conflicts?pubky={both.person.pubky}", None, password, "admin API")[1])
-        assert {one["path"] for one in shelf["items"]} == {"/pub/lost", "/pub/3"}, shelf
+        assert {one["path"] for one in both.shelf()} == {"/pub/lost", "/pub/3"}
         await both.put("/pub/new", b"new")
         await both.put("/pub/newer", b"newer")
+        await both.until_equal()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_user_comes_and_goes(tmp_path: Path) -> None:
+    """They sign up here, name us, and have all their files; what an old client still writes there is on the shelf.
+
+    And away again: their record names the official homeserver, ours takes no more writes, and copies it as before.
+    """
+    async with world(tmp_path) as both:
+        for number in range(20):
+            await both.put(f"/pub/{number}", b"%d" % number)
+        await both.put("/pub/large", bytes(range(256)) * 1000)
+        await both.until_equal()
+        await both.put("/pub/last", b"written just before")
+        token = sign_auth_token(both.user, "/:rw", time.time_ns() // 1000)
+        answer, said = both.bob.ask("POST", "/signup", token)
+        assert answer.status == 200, said
+        here = Person(both.person.pubky, (answer.getheader("set-cookie") or "").partition(";")[0])
+        await both.name(BOB.public_key.z32)
+        await both.until(lambda: not both.copy())
+        assert both.bob.ask("GET", here.path("/pub/last"))[1] == b"written just before"
+        assert both.here().keys() == both.there().keys()
+        assert both.bob.ask("PUT", here.path("/pub/3"), b"written here", here.headers)[0].status == 201
+
+        await both.put("/pub/3", b"written there")
+        await both.put("/pub/too/late", b"too late")
+        await deferToThread(both.official.delete, both.person, "/pub/4")
+        await both.until(lambda: len(both.shelf()) == 3, 45)
+        assert {(one["path"], one["reason"]) for one in both.shelf()} == {
+            ("/pub/3", "late"),
+            ("/pub/too/late", "late"),
+            ("/pub/4", "late"),
+        }
+        assert both.bob.ask("GET", here.path("/pub/3"))[1] == b"written here", "nothing is applied by itself"
+        assert both.bob.ask("GET", here.path("/pub/4"))[1] == b"4"
+
+        await both.name(both.official.key)
+        await both.until(lambda: both.bob.ask("PUT", here.path("/pub/5"), b"x", here.headers)[0].status in (401, 421))
+        await both.until_equal()
+        assert both.bob.ask("GET", here.path("/pub/3"))[1] == b"written there"
+        assert b"written here" in {both.shelved(one["id"]) for one in both.shelf() if one["path"] == "/pub/3"}
+        await both.put("/pub/home/again", b"x")
         await both.until_equal()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet import reactor as _reactor
 from zope.interface.verify import verifyObject
 
@@ -14,12 +14,18 @@ from pkarr.keys import Keypair
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Position
 from pubky_homeserver.core.errors import PeerAway, PeerRefused
+from pubky_homeserver.core.peers import Selection
+from pubky_homeserver.core.records import Account
 from pubky_homeserver.interfaces import IFollower, IPeer
 from pubky_homeserver.packets import Packets
+from pubky_homeserver.peers.afterwards import Afterwards
+from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.mirror import Mirror
+from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.official import SILENCE
+from pubky_homeserver.peers.probing import probe
 from pubky_homeserver.peers.strangers import LOOK, Stranger
-from tests.peers.test_retelling import OTHER, THERE, US, USER, World, world
+from tests.peers.test_retelling import INLINE, OTHER, THERE, US, USER, World, world
 from tests.pkarr.networks import Simulated
 from tests.web.sockets import turns, until
 
@@ -226,3 +232,98 @@ async def test_what_only_peers_know(world: World) -> None:
     world.official.away = 1
     with pytest.raises(PeerAway):
         await stranger.greet()
+
+
+# --- an operator asks ---------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_operator_is_told(world: World) -> None:
+    """It offers nothing by itself: it is asked whether it knows the accounts that the settings name."""
+    official = world.retelling.source
+    found = await probe(official.peer, Stranger(official))
+    assert (found.well, found.says) == (True, "It answers, and knows 1 of the 1 accounts that were asked for.")
+    official.peer = evolve(official.peer, follow=Selection(keys=frozenset({USER, "y" * 52})))
+    found = await probe(official.peer, Stranger(official))
+    assert (found.well, found.wanted) == (False, 1)
+    official.peer = evolve(official.peer, url="http://127.0.0.1:1")
+    found = await probe(official.peer, Stranger(official))
+    assert not found.well
+    assert "cannot be reached" in found.says
+
+
+# --- after a move -------------------------------------------------------------------------------------------------
+
+
+@define
+class After:
+    """The user lives here now; who reads on what is written there."""
+
+    world: World
+    afterwards: Afterwards
+    packets: Packets
+
+    async def shelved(self) -> list[tuple[str, bytes | None]]:
+        """What lies on the shelf: paths, and bodies of files."""
+        page = await self.world.store.shelf.shelf(USER, "", 100)
+        return [(one.path, await self.world.body(one.entry) if one.entry else None) for one in page]
+
+
+async def moved(world: World, months: int = 0) -> After:
+    """The user has a copy here, comes here, and may have done so months ago."""
+    for number in range(3):
+        world.put(f"/pub/{number}")
+    await world.follow()
+    packets = Packets(world.store.packets, US, frozenset({THERE}))
+    account = Account(USER, world.now)
+    await world.store.sign_up(account, None, None, False, may_claim=True)
+    packet = Builder().https("_pubky", 0, US).sign(Keypair(b"\x01" * 32), world.now)
+    await packets.learn(packet)
+    assert await world.store.moves.open(USER, packet.relay_payload, world.now, False)
+    world.clock.advance(months * 30 * 86_400)
+    copies = Copies(world.store.copies, world.clock)
+    await copies.load()
+    official = world.retelling.source
+    stranger = Stranger(official)
+    bodies = Bodies(stranger, world.blobs, INLINE, lambda _length: True)
+    unused: Any = None
+    neighbour = Neighbour(official.peer, stranger, world.retelling, bodies, lambda _length: True, unused, None)
+    store = world.store
+    afterwards = Afterwards(
+        {THERE: neighbour}, {THERE: official}, copies, packets, store.logs, store, store.shelf, world.clock
+    )
+    return After(world, afterwards, packets)
+
+
+@pytest_twisted.ensureDeferred
+async def test_late_writes_there(world: World) -> None:
+    """Of each path the newest late write lies on the shelf, once; what is the same in both places does not."""
+    after = await moved(world)
+    await after.afterwards.look()
+    assert await after.shelved() == []
+    world.put("/pub/0", b"late " * 50)
+    world.put("/pub/new", b"first")
+    world.put("/pub/new", b"second")
+    world.put("/pub/1")
+    world.official.delete(USER, "/pub/2")
+    for _ in range(2):
+        await after.afterwards.look()
+        found = sorted(await after.shelved())
+        assert found == [("/pub/0", b"late " * 50), ("/pub/2", None), ("/pub/new", b"second")]
+    entry = await world.store.entry(USER, "/pub/0")
+    assert entry is not None
+    assert entry.body == b"hello", "nothing is applied"
+    await world.store.shelf.drop(USER, (await world.store.shelf.shelf(USER, "", 1))[0].id)
+    await after.afterwards.look()
+    assert len(await after.shelved()) == 2, "what the operator dropped does not come back"
+
+
+@pytest_twisted.ensureDeferred
+async def test_late_writes_are_read_for_a_day(world: World) -> None:
+    """Who came long ago is not read on, and nobody who lives elsewhere again."""
+    after = await moved(world, months=1)
+    world.put("/pub/new", b"late")
+    asked = len(world.official.asked)
+    await after.afterwards.look()
+    assert await after.shelved() == []
+    assert len(world.official.asked) == asked

@@ -35,6 +35,7 @@ from pubky_homeserver.interfaces import (
     IShelfStore,
 )
 from pubky_homeserver.packets import Packets, home_of
+from pubky_homeserver.peers.afterwards import Afterwards
 from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.comparing import Comparing
@@ -84,6 +85,8 @@ class Peering(Service):
     epoch: Callable[[], str]
     tally: Tally = field(factory=Tally, init=False)
     """What happens with peers, counted."""
+    _officials: dict[str, Official] = field(factory=dict, init=False)
+    # Peer's key → the official homeserver that it is.
     _traffic: dict[str, Traffic] = field(factory=dict, init=False)
     # Peer's key → what we exchange with it.
     knowledge: Knowledge = field(init=False)
@@ -96,6 +99,7 @@ class Peering(Service):
     watch: Watch | None = field(default=None, init=False)
     reminder: Reminder | None = field(default=None, init=False)
     healer: Healer | None = field(default=None, init=False)
+    afterwards: Afterwards | None = field(default=None, init=False)
     verifier: Verifier | None = field(default=None, init=False)
     _following_up: set[Deferred[None]] = field(factory=set, init=False)
     # What is done about packets that were news.
@@ -146,6 +150,16 @@ class Peering(Service):
         followed = frozenset(mirror.peer.key for mirror in self.mirrors)
         self.reminder = Reminder(self.packets, self.copies, followed, self.network, self.clock)
         self.healer = self._make_healer()
+        self.afterwards = Afterwards(
+            self.neighbours,
+            self._officials,
+            self.copies,
+            self.packets,
+            self.logs,
+            self.storage.entries,
+            self.shelf,
+            self.clock,
+        )
         self.verifier = Verifier(
             self.accounts,
             self.copies,
@@ -214,6 +228,7 @@ class Peering(Service):
         client: IPeer = PeerClient(peer, self.keypair, agent, self.clock, traffic)
         if official is not None:
             client = Stranger(official)
+            self._officials[peer.key] = official
 
         def may_keep(length: int) -> bool:
             return self.copies.held_by(peer.key) + length <= peer.max_bytes
@@ -316,7 +331,7 @@ class Peering(Service):
             return
         self.watch.startService()
         self.moving.startService()
-        for service in (self.reminder, self.healer, self.verifier):
+        for service in (self.reminder, self.healer, self.verifier, self.afterwards):
             if service is not None:
                 service.startService()
         for neighbour in self.neighbours.values():
@@ -334,7 +349,15 @@ class Peering(Service):
             self._deaf()
         services = [
             one
-            for one in (self.moving, self.watch, self.reminder, self.verifier, self.healer, *self.mirrors)
+            for one in (
+                self.moving,
+                self.watch,
+                self.reminder,
+                self.verifier,
+                self.healer,
+                self.afterwards,
+                *self.mirrors,
+            )
             if one is not None
         ]
         ending: list[Any] = [maybeDeferred(service.stopService) for service in services]

@@ -5,9 +5,13 @@ from attrs import frozen
 from pubky_homeserver.core.errors import PeerAway, PeerError, PeerRefused
 from pubky_homeserver.core.peers import NONE, Peer
 from pubky_homeserver.interfaces import IPeer
+from pubky_homeserver.peers.strangers import Stranger, known
 
 NO_PEER = "403"
 """How what it says begins if it knows us not, or the signature does not please it."""
+
+ASKED = 100
+"""Accounts of an official homeserver that it is asked for."""
 
 
 @frozen
@@ -30,6 +34,8 @@ class Probe:
 
 async def probe(peer: Peer, source: IPeer) -> Probe:
     """Ask a peer, now."""
+    if isinstance(source, Stranger):
+        return await _probe_official(peer, source)
     features: tuple[str, ...] = ()
     try:
         features = tuple(sorted((await source.greet()).features))
@@ -46,6 +52,19 @@ async def probe(peer: Peer, source: IPeer) -> Probe:
     else:
         well, says = True, "It answers and offers accounts."
     return Probe(peer.name, peer.key, well, says, features, len(page), wanted, following is not None)
+
+
+async def _probe_official(peer: Peer, source: Stranger) -> Probe:
+    """Ask an official homeserver whether it knows the accounts that the settings name; it offers none by itself."""
+    accounts = sorted(peer.follow.keys)
+    try:
+        await source.greet()
+        found = await known(source.official, accounts[:ASKED])
+    except PeerError as error:
+        return Probe(peer.name, peer.key, False, _in_words(error))
+    asked = len(accounts[:ASKED])
+    says = f"It answers, and knows {found} of the {asked} accounts that were asked for."
+    return Probe(peer.name, peer.key, found == asked, says, (), found, found, len(accounts) > asked)
 
 
 def _in_words(error: PeerError) -> str:
