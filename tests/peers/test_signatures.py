@@ -13,7 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pkarr.keys import InvalidSignature, Keypair, PublicKey
-from pubky_homeserver.peers.signatures import MAX_TARGET, WINDOW, BadSignature, Ed25519, Head, Signed, sign, verify
+from pubky_homeserver.peers.signatures import (
+    COVERED,
+    DIGEST,
+    MAX_TARGET,
+    WINDOW,
+    BadSignature,
+    Ed25519,
+    Head,
+    Signed,
+    _created_plainly,
+    sign,
+    verify,
+)
 
 ALICE, BOB, MALLORY = (Keypair(bytes([number]) * 32) for number in (1, 2, 3))
 HERE = BOB.public_key.z32
@@ -268,3 +280,40 @@ def test_a_key_that_everybody_can_sign_with() -> None:
     spoilt = {name: value.replace(ALICE.public_key.z32, weak.z32) for name, value in signed.items()}
     with pytest.raises(BadSignature):
         verify(head_of(spoilt), HERE, {weak.z32}, NOW)
+
+
+# --- the form that nearly all have --------------------------------------------------------------------------------
+
+
+@given(method=st.sampled_from(["GET", "POST"]), target=TARGETS, body=BODIES, at=st.integers(0, 2**33))
+def test_the_usual_form_needs_no_library(method: str, target: str, body: bytes, at: int) -> None:
+    """What `sign` makes is seen to be right without the library, and each change of what it covers to be wrong."""
+    head = head_of(sign(ALICE, HERE, method, target, at, body), method, target, body)
+    found = {name: values[0] for name, values in head.fields.items()}
+    required = (*COVERED, DIGEST) if body else COVERED
+    sender = ALICE.public_key.z32
+    assert _created_plainly(head, found, sender, required) == at
+    assert _created_plainly(evolve(head, method="PUT"), found, sender, required) is None
+    assert _created_plainly(evolve(head, target=target + "x"), found, sender, required) is None
+    for name in found.keys() - {"signature", "signature-input"}:
+        for other in ({name: found[name] + " "}, {name: found[name][:-1]}):
+            assert _created_plainly(head, found | other, sender, required) is None
+        less = {one: value for one, value in found.items() if one != name}
+        assert _created_plainly(head, less, sender, required) is None
+    later = found["signature-input"].replace(f"created={at}", f"created={at + 1}")
+    assert _created_plainly(head, found | {"signature-input": later}, sender, required) is None
+    assert _created_plainly(head, found, MALLORY.public_key.z32, required) is None
+
+
+def test_another_form_is_left_to_the_library() -> None:
+    """Who writes the same parameters in another order, under another label, is understood all the same."""
+    added = {"Date": formatdate(int(NOW), usegmt=True), "Pubky-Peer": ALICE.public_key.z32, "Pubky-Receiver": HERE}
+    covered = " ".join(f'"{name}"' for name in COVERED)
+    parameters = f'({covered});keyid="{ALICE.public_key.z32}";created={int(NOW)};tag="pubky-peer";alg="ed25519"'
+    path, _, query = TARGET.partition("?")
+    values = ("GET", path, f"?{query}", *added.values())
+    lines = [f'"{name}": {value}' for name, value in zip(COVERED, values, strict=True)]
+    base = "\n".join((*lines, f'"@signature-params": {parameters}'))
+    signature = b64encode(ALICE.sign(base.encode())).decode()
+    signed = {**added, "Signature-Input": f"x={parameters}", "Signature": f"x=:{signature}:"}
+    assert accept(head_of(signed)).sender == ALICE.public_key.z32

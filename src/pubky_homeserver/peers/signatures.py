@@ -14,7 +14,7 @@ the same answer once more, over a connection of his own, and every request is sa
 """
 
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -28,11 +28,10 @@ from http_message_signatures import (
     HTTPMessageVerifier,
     HTTPSignatureAlgorithm,
     HTTPSignatureKeyResolver,
-    VerifyResult,
 )
 from http_message_signatures import InvalidSignature as Refused
 
-from pkarr.keys import Keypair, PublicKey
+from pkarr.keys import InvalidPublicKey, InvalidSignature, Keypair, PublicKey
 
 WINDOW = 300
 """Seconds that the clocks of two homeservers may be apart, and a request be on its way."""
@@ -58,6 +57,12 @@ MAX_TARGET = 8192
 """Bytes of path and query."""
 
 _TARGET = re.compile(r"/[\x21-\x22\x24-\x7e]*", re.ASCII)  # no blank and no #
+_PLAIN = re.compile(
+    rf'{LABEL}=(?P<params>\((?P<covered>[^()]*)\);created=(?P<created>[0-9]{{1,12}});keyid="(?P<key>[a-z0-9]{{52}})"'
+    rf';alg="ed25519";tag="{TAG}")',
+    re.ASCII,
+)  # the form that `sign` gives it
+_SIGNATURE = re.compile(rf"{LABEL}=:([A-Za-z0-9+/]{{86}}==):", re.ASCII)
 _PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
 
@@ -132,8 +137,12 @@ def verify(head: Head, receiver: str, peers: Container[str], now: float) -> Sign
         raise BadSignature("This homeserver does not know the sender as a peer")
     if head.has_body and DIGEST not in found:
         raise BadSignature("The body has no digest")
-    verifier = _Verifier(signature_algorithm=Ed25519, key_resolver=_Keys(sender))
     required = (*COVERED, DIGEST) if DIGEST in found else COVERED
+    created = _created_plainly(head, found, sender, required)
+    if created is not None:
+        _check_time({"created": created}, found["date"], now)
+        return Signed(sender, found.get(DIGEST))
+    verifier = _Verifier(signature_algorithm=Ed25519, key_resolver=_Keys(sender))
     try:
         results = verifier.verify(
             _Message(head.method, head.target, found), max_age=None, expect_tag=TAG, require_components=required
@@ -142,7 +151,7 @@ def verify(head: Head, receiver: str, peers: Container[str], now: float) -> Sign
         raise BadSignature(str(error)) from None
     if len(results) != 1:
         raise BadSignature("One signature is enough")
-    _check_time(results[0], found["date"], now)
+    _check_time(results[0].parameters, found["date"], now)
     return Signed(sender, found.get(DIGEST))
 
 
@@ -160,9 +169,32 @@ def _fields(head: Head) -> dict[str, str]:
     return found
 
 
-def _check_time(result: VerifyResult, date: str, now: float) -> None:
+def _created_plainly(head: Head, found: Mapping[str, str], sender: str, required: Sequence[str]) -> int | None:
+    """When a request was signed that is signed as `sign` does it, and rightly; None if the library has to look at it.
+
+    Nearly all requests are, and the library takes three times as long to see that.
+    """
+    match = _PLAIN.fullmatch(found.get("signature-input", ""))
+    signature = _SIGNATURE.fullmatch(found.get("signature", ""))
+    covered = " ".join(f'"{name}"' for name in required)
+    if match is None or signature is None or match["covered"] != covered or match["key"] != sender:
+        return None
+    path, _, query = head.target.partition("?")
+    values = {**found, "@method": head.method, "@path": path, "@query": f"?{query}"}
+    if not values.keys() >= set(required):
+        return None
+    lines = [f'"{name}": {values[name]}' for name in required]
+    base = "\n".join((*lines, f'"@signature-params": {match["params"]}'))
+    try:
+        PublicKey.from_z32(sender).verify(base.encode(), b64decode(signature[1]))
+    except (InvalidSignature, InvalidPublicKey, ValueError):
+        return None
+    return int(match["created"])
+
+
+def _check_time(parameters: Mapping[str, Any], date: str, now: float) -> None:
     """When a signature was made, as it says of itself."""
-    created, expires = result.parameters.get("created"), result.parameters.get("expires")
+    created, expires = parameters.get("created"), parameters.get("expires")
     if not isinstance(created, int):
         raise BadSignature("The signature does not say when it was made")
     if abs(now - created) > WINDOW:
