@@ -17,6 +17,7 @@ from pubky_homeserver.core.errors import (
     LockLost,
     LockUnknown,
     NotFound,
+    NotPrimary,
     PreconditionFailed,
     QuotaExceeded,
     Refused,
@@ -29,9 +30,11 @@ from pubky_homeserver.interfaces import ILockStore
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.redis import RedisStore
 from tests.contract.store import ALICE, BOB, Store, entry, put, sign_up
+from tests.contract.test_packets import packet
 
 reactor: Any = _reactor
 
+ELSEWHERE = "e" * 52
 PATH = "/pub/app/a"
 PATIENCE = 10
 """Seconds that a lock of one second may take to be over."""
@@ -298,3 +301,28 @@ async def test_order_of_refusals(store: Store) -> None:
     assert await refusal(write(store, lost)) is UserDisabled
     assert await refusal(store.delete(ALICE, PATH)) is Locked
     await store.delete(ALICE, PATH, tokens=[token])
+
+
+@pytest_twisted.ensureDeferred
+async def test_locks_of_an_account_that_lives_elsewhere(store: Store) -> None:
+    """None is taken or lives longer behind a fence, whoever has let the request in; it can be given back, and ends."""
+    await sign_up(store, ALICE)
+    token = await taken(store)
+    await store.packets.keep_packet(ALICE, packet(1_764_000_000_000_002), ELSEWHERE)
+    attempts: list[Awaitable[Any]] = [
+        taken(store, path="/pub/free"),
+        taken(store),
+        store.locks.refresh(ALICE, PATH, [token], 60),
+        store.locks.refresh(ALICE, PATH, [new_token()], 60),
+        store.locks.hold(ALICE, PATH, [token]),
+        store.locks.hold(ALICE, "/pub/free", [token]),
+    ]
+    for attempt in attempts:
+        with pytest.raises(NotPrimary) as refused:
+            await attempt
+        assert refused.value.primary == ELSEWHERE
+    assert await left(store) <= 20
+    assert await left(store, path="/pub/free") == 0
+    assert await taken(store, pubky=BOB)
+    await store.locks.unlock(ALICE, PATH, token)
+    assert await left(store) == 0

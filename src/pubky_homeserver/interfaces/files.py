@@ -102,7 +102,10 @@ class IEntryStore(Interface):
 
 
 class ILockStore(Interface):
-    """Locks by account and path. A lock whose time is over is as if it had never been."""
+    """Locks by account and path. A lock whose time is over is as if it had never been.
+
+    Of an account that is away none is taken and none lives longer: `NotPrimary`. They can be given back.
+    """
 
     async def lock(pubky: str, path: str, lock: Lock) -> None:
         """Keep a new lock for its seconds. Raises `Locked`, also to whoever holds the live one."""

@@ -1,17 +1,19 @@
 """Locks in Redis and in memory. A lock is its token, kept for as long as the lock lives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from pubky_homeserver.core.errors import Locked, LockLost, LockUnknown
+from pubky_homeserver.core.errors import Locked, LockLost, LockUnknown, NotPrimary
 from pubky_homeserver.core.locks import HELD_SECONDS
 from pubky_homeserver.core.records import Lock
 from pubky_homeserver.interfaces import ILockStore
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.connection import Commands
+from pubky_homeserver.store.files import Home
+from pubky_homeserver.store.refusals import checked
 
 
 def pack_tokens(tokens: Sequence[str] | None) -> str:
@@ -30,26 +32,26 @@ class RedisLocks:
 
     async def lock(self, pubky: str, path: str, lock: Lock) -> None:
         """See `ILockStore`."""
-        if await self.redis().call("SET", schema.lock(pubky, path), lock.token, "NX", "EX", lock.seconds) is None:
-            raise Locked
+        checked(await self.redis().run("take_lock", _keys(pubky, path), (lock.token, lock.seconds)))
 
     async def refresh(self, pubky: str, path: str, tokens: Sequence[str], seconds: int) -> Lock:
         """See `ILockStore`."""
-        token = await self.redis().run("refresh_lock", (schema.lock(pubky, path),), (pack_tokens(tokens), seconds))
-        if token is None:
-            raise LockLost
+        (token,) = checked(await self.redis().run("refresh_lock", _keys(pubky, path), (pack_tokens(tokens), seconds)))
         return Lock(token.decode(), seconds)
 
     async def hold(self, pubky: str, path: str, tokens: Sequence[str]) -> None:
         """See `ILockStore`."""
-        refusal = await self.redis().run("hold_lock", (schema.lock(pubky, path),), (pack_tokens(tokens),))
-        if refusal is not None:
-            raise LockLost
+        checked(await self.redis().run("hold_lock", _keys(pubky, path), (pack_tokens(tokens),)))
 
     async def unlock(self, pubky: str, path: str, token: str) -> None:
         """See `ILockStore`."""
         if not await self.redis().run("unlock", (schema.lock(pubky, path),), (token,)):
             raise LockUnknown
+
+
+def _keys(pubky: str, path: str) -> tuple[str, str]:
+    """What scripts look at: the account, and the lock."""
+    return schema.account(pubky), schema.lock(pubky, path)
 
 
 @frozen
@@ -66,11 +68,14 @@ class MemoryLocks:
     """Locks in a dictionary."""
 
     clock: IReactorTime
+    homes: Mapping[str, Home]
+    """The accounts, to know who is away."""
     _locks: dict[tuple[str, str], _Kept] = field(factory=dict, init=False)
     # Account and path → lock, which may be over.
 
     async def lock(self, pubky: str, path: str, lock: Lock) -> None:
         """See `ILockStore`."""
+        self._check_home(pubky)
         now = self.clock.seconds()
         self._locks = {at: kept for at, kept in self._locks.items() if kept.until > now}
         if (pubky, path) in self._locks:
@@ -79,12 +84,14 @@ class MemoryLocks:
 
     async def refresh(self, pubky: str, path: str, tokens: Sequence[str], seconds: int) -> Lock:
         """See `ILockStore`."""
+        self._check_home(pubky)
         kept = self._named(pubky, path, tokens)
         self._locks[pubky, path] = _Kept(kept.token, self.clock.seconds() + seconds)
         return Lock(kept.token, seconds)
 
     async def hold(self, pubky: str, path: str, tokens: Sequence[str]) -> None:
         """See `ILockStore`."""
+        self._check_home(pubky)
         kept = self._named(pubky, path, tokens)
         self._locks[pubky, path] = _Kept(kept.token, max(kept.until, self.clock.seconds() + HELD_SECONDS))
 
@@ -101,6 +108,11 @@ class MemoryLocks:
             await self.hold(pubky, path, tokens)
         elif tokens is not None and self._live(pubky, path):
             raise Locked
+
+    def _check_home(self, pubky: str) -> None:
+        home = self.homes.get(pubky)
+        if home is not None and home.away is not None:
+            raise NotPrimary(home.away)
 
     def _live(self, pubky: str, path: str) -> _Kept | None:
         kept = self._locks.get((pubky, path))

@@ -69,10 +69,10 @@ class MemoryStore:
     clock: IReactorTime
     grace: int = 3600
     """Seconds that the blob of a replaced or deleted entry is kept."""
-    locks: MemoryLocks = field(init=False)
-    """What writes ask for their locks."""
     _accounts: dict[str, Home] = field(factory=dict, init=False)
     # Pubky → account.
+    locks: MemoryLocks = field(init=False)
+    """What writes ask for their locks."""
     _tokens: dict[str, SignupToken] = field(factory=dict, init=False)
     # Text → signup token.
     _sessions: dict[str, Session] = field(factory=dict, init=False)
@@ -148,7 +148,7 @@ class MemoryStore:
 
     @locks.default
     def _make_locks(self) -> MemoryLocks:
-        return MemoryLocks(self.clock)
+        return MemoryLocks(self.clock, self._accounts)
 
     # --- accounts -------------------------------------------------------------------------------------------------
 

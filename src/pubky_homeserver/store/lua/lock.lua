@@ -1,5 +1,11 @@
 -- What a lock says to a write. A lock is one key that lives as long as the lock; it holds the token.
 
+-- The refusal of the account at `key` if it lives elsewhere, where its locks are too; else nil.
+local function away_refusal(key)
+  local away = redis.call('HGET', key, 'away')
+  return away and 'NotPrimary ' .. away or nil
+end
+
 -- The token in the lock at `key` if it is one of `tokens` (each between line ends), or nil.
 local function lock_named(key, tokens)
   local token = redis.call('GET', key)

@@ -1,9 +1,14 @@
 -- uses: lock
--- Give the lock that one of the tokens names a new end. Returns its token, or nil.
--- KEYS  lock
+-- Give the lock that one of the tokens names a new end. Returns a list of its token, or the name of the refusal.
+-- KEYS  account, lock
 -- ARGV  tokens, seconds from now on
-local token = lock_named(KEYS[1], ARGV[1])
-if token then
-  redis.call('EXPIRE', KEYS[1], ARGV[2])
+local refusal = away_refusal(KEYS[1])
+if refusal then
+  return refusal
 end
-return token
+local token = lock_named(KEYS[2], ARGV[1])
+if not token then
+  return 'LockLost'
+end
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+return {token}
