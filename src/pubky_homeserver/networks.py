@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
 from pkarr.client import Client
@@ -22,12 +22,13 @@ from pkarr.dht.node import BOOTSTRAP, Dht, Settings
 from pkarr.dht.saved import MAX_LENGTH, InvalidSaved, Saved
 from pkarr.endpoints import Endpoints
 from pkarr.relay import Relay
-from pkarr.tls.agent import agent
+from pkarr.tls.agent import KeyEndpoints
 from pkarr.tls.session import IEngine
 from pubky_homeserver.config import DhtNode, Pkdns
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.durable import write_whole
+from pubky_homeserver.heads import bounded_agent
 
 SAVE_INTERVAL = 600.0
 """Seconds: after a crash whom we knew ten minutes ago is still there."""
@@ -69,7 +70,7 @@ class Networks(Service):
 
     @relays.default
     def _make_relays(self) -> tuple[Relay, ...]:
-        agent, timeout = Agent(self.reactor), self.pkdns.relay_request_timeout_ms / 1000
+        agent, timeout = bounded_agent(self.reactor), self.pkdns.relay_request_timeout_ms / 1000
         return tuple(Relay(url, agent, self.reactor, timeout) for url in self.pkdns.relays)
 
     @dht.default
@@ -120,8 +121,8 @@ class Networks(Service):
         pool = HTTPConnectionPool(self.reactor)
         self._pools.append(pool)
         if peer.url is not None or isinstance(engine, str):
-            return Agent(self.reactor, pool=pool)
-        return agent(Endpoints(self.client).places, engine, self.reactor, pool)
+            return bounded_agent(self.reactor, pool=pool)
+        return bounded_agent(self.reactor, KeyEndpoints(Endpoints(self.client).places, engine, self.reactor), pool)
 
     def stopService(self) -> Deferred[None]:
         """Leave; fires when the ports are closed."""

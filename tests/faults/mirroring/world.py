@@ -69,7 +69,7 @@ class World:
 
     random: random.Random
     nodes: dict[str, Node]
-    keys: Mapping[str, Keypair]
+    keys: dict[str, Keypair]
     ways: dict[Link, FaultProxy]
     """From a homeserver to another one, or to `relay`."""
     relay: int
@@ -92,12 +92,16 @@ class World:
         with urlopen(request, timeout=10) as answer:
             assert answer.status == 204
 
-    def sign_up(self, user: Somebody, node: str) -> int:
+    def sign_up(self, user: Somebody, node: str, where: str = "/signup") -> int:
         """Sign up; the status."""
-        answer, _ = self.nodes[node].ask("POST", "/signup", sign_auth_token(user.keypair, "/:rw", _now(0)))
+        answer, _ = self.nodes[node].ask("POST", where, sign_auth_token(user.keypair, "/:rw", _now(0)))
         if answer.status == 200:
             user.cookies[node] = (answer.getheader("Set-Cookie") or "").partition(";")[0]
         return answer.status
+
+    def sign_in(self, user: Somebody, node: str) -> int:
+        """Sign in; the status."""
+        return self.sign_up(user, node, "/session")
 
     def client(self, user: Somebody, node: str) -> Client:
         """Somebody at a homeserver: signed in, if the user was."""

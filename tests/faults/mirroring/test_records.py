@@ -1,0 +1,105 @@
+"""Records that change faster than homeservers hear of them, that name strangers, or that are renewed for nothing."""
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pkarr.keys import Keypair
+from tests.faults.mirroring.checker import check_at_rest, check_fence
+from tests.faults.mirroring.test_lost_time import judge
+from tests.faults.mirroring.world import Link, Load, Somebody, World, world
+
+PATHS = tuple(f"/pub/{number}" for number in range(12))
+MUTUAL: dict[Link, dict[str, object]] = {("bob", "alice"): {}, ("alice", "bob"): {}}
+
+
+@pytest.fixture
+def both(tmp_path: Path, chance: random.Random) -> Iterator[World]:
+    """Alice's and Bob's homeservers mirror each other."""
+    with world(tmp_path, chance, MUTUAL) as here:
+        yield here
+
+
+def load(here: World, user: Somebody, node: str) -> Load:
+    """Writes at one of them."""
+    return Load(here.client(user, node), random.Random(here.random.random()), PATHS, 0.005)
+
+
+def until_it_writes(here: World, user: Somebody, node: str) -> None:
+    """Wait until a homeserver accepts writes of a user, who signs in again where the session has ended."""
+
+    def writes() -> bool:
+        if here.client(user, node).put("/pub/first", b"first at " + node.encode()) in (200, 201):
+            return True
+        if here.sign_in(user, node) != 200:
+            here.sign_up(user, node)
+        time.sleep(0.1)
+        return False
+
+    here.until(writes)
+
+
+def test_a_record_that_goes_there_and_back(both: World) -> None:
+    """I3, I9, I12: five records within seconds, and writes at both all the time: the newest rules, and nothing is lost.
+
+    Neither homeserver need have seen each of them, nor in time.
+    """
+    user = both.somebody("alice")
+    with load(both, user, "alice"):
+        time.sleep(0.4)
+    both.until_equal(user, "alice", "bob")
+    assert both.sign_up(user, "bob") == 200
+    with load(both, user, "alice"), load(both, user, "bob"):
+        for home in ("bob", "alice", "bob", "alice", "bob"):
+            both.publish(user, home)
+            time.sleep(both.random.uniform(0.05, 0.8))
+    until_it_writes(both, user, "bob")
+    with load(both, user, "bob"):
+        time.sleep(0.3)
+    judge(both, user, "bob", "alice")
+    assert both.client(user, "alice").put("/pub/first", b"too late") in (401, 421)
+
+
+def test_a_record_that_names_a_stranger(both: World) -> None:
+    """I8, I9, I12: an account whose record names somebody unknown takes no writes anywhere, is read on, and comes back.
+
+    The mirror does not open it, though its user signed up there before.
+    """
+    both.keys["stranger"] = Keypair.random()
+    user = both.somebody("alice")
+    with load(both, user, "alice"):
+        time.sleep(0.4)
+    before, _ = both.until_equal(user, "alice", "bob")
+    assert both.sign_up(user, "bob") == 200
+    both.publish(user, "stranger")
+    client = both.client(user, "alice")
+    both.until(lambda: client.put("/pub/first", b"x") in (401, 421))
+    time.sleep(1)
+    assert both.client(user, "bob").put("/pub/first", b"y") in (401, 421, 503)
+    for node in ("alice", "bob"):
+        shown = both.dump(node, user).files
+        assert {path: shown[path] for path in before.files if path != "/pub/first"}.items() <= before.files.items()
+    check_fence([call for call in both.history.of(user.pubky) if call.node == "alice"])
+    both.publish(user, "alice")
+    until_it_writes(both, user, "alice")
+    judge(both, user, "alice", "bob")
+
+
+def test_a_record_that_is_renewed(both: World) -> None:
+    """I3, I12: fifty newer records that name the same homeserver change nothing: no reign, no fence, no doubt."""
+    user = both.somebody("alice")
+    with load(both, user, "alice"):
+        for _ in range(50):
+            both.publish(user, "alice")
+            time.sleep(0.02)
+    primary, copy = both.until_equal(user, "alice", "bob")
+    check_at_rest(primary, [copy], both.history.of(user.pubky))
+    told = both.copy("bob", user)
+    assert told is not None
+    assert not told["forked"]
+    assert not both.shelf("alice", user) | both.shelf("bob", user)
+    assert user.cookies.keys() == {"alice"}
+    assert both.client(user, "alice").put("/pub/after", b"x") == 201, "the session goes on"
