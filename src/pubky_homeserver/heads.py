@@ -6,12 +6,12 @@ to the next blank line; a connection with too long a head is cut.
 """
 
 import re
-from typing import Any, cast
+from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from twisted.web.error import SchemeNotSupported
@@ -63,11 +63,18 @@ class _Counted(ProtocolWrapper):
         return self._bytes + len(self._head) <= MAX_HEAD
 
 
-class _CountedFactory(WrappingFactory):
+class _CountedFactory(WrappingFactory[_Counted]):
     """Makes counted connections of ordinary ones."""
 
     protocol = _Counted
     noisy = False
+    made: IProtocol | None = None
+    """The one that was wrapped; the wrapper forgets it when the connection ends."""
+
+    def buildProtocol(self, addr: IAddress | None) -> _Counted:
+        """Wrap a new one."""
+        self.made = self.wrappedFactory.buildProtocol(addr)
+        return _Counted(self, self.made)
 
 
 @implementer(IStreamClientEndpoint)
@@ -79,8 +86,12 @@ class _CountedEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; what comes of it is the protocol of that factory."""
-        connecting: Deferred[IProtocol] = self.endpoint.connect(_CountedFactory(factory))
-        return connecting.addCallback(lambda made: cast(ProtocolWrapper, made).wrappedProtocol)
+        return Deferred.fromCoroutine(self._connect(_CountedFactory(factory)))
+
+    async def _connect(self, factory: _CountedFactory) -> IProtocol:
+        await self.endpoint.connect(factory)
+        assert factory.made is not None  # it is connected
+        return factory.made
 
 
 @implementer(IAgentEndpointFactory)

@@ -4,6 +4,7 @@ from random import Random
 from random import seed as seed_all
 
 import pytest
+import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from pkarr.keys import Keypair
@@ -176,4 +177,38 @@ async def _budget(most: int) -> None:
     room = max(0, most - 20 * ENTRY_OVERHEAD) // 3000
     assert min(room, 20) <= len(here) <= min(room + AT_ONCE, 20) * copy.public.is_whole
     for name in ("a", "b"):
+        await world.kill(name)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_is_back() -> None:
+    """Who was away for long and asks us something is followed again within seconds, not when the long wait is over.
+
+    However often it asks, it is not asked back without end while it answers nothing.
+    """
+    world = World(Random(1), mutual("a", "b"))
+    user = User(Keypair(b"\x01" * 32))
+    await world.sign_up(user, "a")
+    await world.start("a")
+    await world.start("b")
+    assert await world.put(user, "/pub/a", b"one")
+    world.pass_time(5)
+    await world.kill("a")
+    world.pass_time(3600)
+    peering = world.nodes["b"].peering
+    assert peering is not None
+    (mirror,), traffic = peering.mirrors, peering._traffic[world.nodes["a"].key]
+    assert mirror.failure
+    before = traffic.requests
+    for _ in range(600):
+        peering.site.notice(world.nodes["a"].key)
+        world.pass_time(0.1)
+    assert 20 < traffic.requests - before < 200
+    world.pass_time(3600)
+    await world.start("a")
+    assert await world.put(user, "/pub/a", b"two")
+    world.pass_time(4)
+    await check_copy(world.nodes["a"], world.nodes["b"], user.pubky)
+    assert not mirror.failure
+    for name in world.nodes:
         await world.kill(name)

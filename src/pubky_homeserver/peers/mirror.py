@@ -5,7 +5,8 @@ late or doubled. A log that has changed is **due**; a few hands take one log aft
 of them. Whenever the stream of hints begins, all accounts are gone through once: so what changed while nobody listened
 is found, and a quiet account costs nothing.
 
-A log that fails waits, twice as long after each failure, and holds up no other one; a peer that fails waits alike.
+A log that fails waits, twice as long after each failure, and holds up no other one; a peer that fails waits alike, but
+not much longer once it asks us something.
 """
 
 import random
@@ -16,7 +17,7 @@ from typing import ClassVar
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -44,7 +45,8 @@ MOST = 100_000
 can name any. Of those beyond, nothing is followed."""
 
 RARELY = 3600.0
-"""Seconds, at most, that an account waits which we may not follow: it may be offered one day, or get its record."""
+"""Seconds, at most, that an account waits which we may not follow: it may be offered one day, or get its record; and one
+that lacks bodies: there may be room for them one day."""
 
 LOOK_UP = 600.0
 """Seconds for which it is believed that an account lives at the peer."""
@@ -84,6 +86,10 @@ class Mirror(Service):
     _running: Deferred[None] | None = field(default=None, init=False)
     _looking: Deferred[None] | None = field(default=None, init=False)
     # Going through all accounts.
+    _failed: int = field(default=0, init=False)
+    # How often the peer failed in a row.
+    _rests: list[IDelayedCall] = field(factory=list, init=False)
+    # The ends of waits for the peer.
     _waiting: "dict[Log, Deferred[None]]" = field(factory=dict, init=False)
     # Logs that wait after a failure, each once.
     _is_taking: bool = field(default=False, init=False)
@@ -120,6 +126,13 @@ class Mirror(Service):
             self._due[one] = None
             self._work()
 
+    def notice(self) -> None:
+        """The peer asks us something: it is there, so it is tried again soon, not minutes later."""
+        self._failed = 0
+        for rest in self._rests:
+            if rest.active() and rest.getTime() - self.clock.seconds() > FIRST_DELAY:
+                rest.reset(FIRST_DELAY)
+
     def leave(self, pubky: str) -> "Deferred[None]":
         """Do nothing more for an account, until the next hint; fires when nothing is under way."""
         self._looked_up.pop(pubky, None)
@@ -139,7 +152,6 @@ class Mirror(Service):
 
     async def _run(self) -> None:
         """Listen, and begin again when it ends."""
-        failures = 0
         while True:
             began = self.clock.seconds()
             try:
@@ -152,8 +164,20 @@ class Mirror(Service):
             except Exception:  # a fault with one peer must not end following it for good
                 self.log.failure("{peer} cannot be followed", peer=self.peer.name)
                 self.failure = "failed; the log tells why"
-            failures = 0 if self.clock.seconds() - began > LONGEST_DELAY else failures + 1
-            await deferLater(self.clock, self._delay(failures))
+            self._failed = 0 if self.clock.seconds() - began > LONGEST_DELAY else self._failed + 1
+            await self._rest(self._failed)
+
+    async def _rest(self, failures: int) -> None:
+        """Wait after a failure."""
+        resting: Deferred[None] = Deferred()
+        end = self.clock.callLater(self._delay(failures), resting.callback, None)
+        self._rests.append(end)
+        try:
+            await resting
+        finally:
+            self._rests.remove(end)
+            if end.active():
+                end.cancel()
 
     def _beat(self) -> None:
         self.copies.hear(self.peer.key)
@@ -202,7 +226,7 @@ class Mirror(Service):
             except PeerError as error:
                 self.failure = str(error)
                 failures += 1
-                await deferLater(self.clock, self._delay(failures))
+                await self._rest(failures)
                 continue
             self.failure, failures = None, 0
             found += max(len(page), 1)  # pages without accounts can be without end, too
@@ -270,11 +294,13 @@ class Mirror(Service):
             left = await self.follower.fill(pubky)
         finally:
             await self.copies.refresh(pubky)
-        self._failures.pop((pubky, private), None)
+        if not left:
+            self._failures.pop((pubky, private), None)
         if not self._behind_elsewhere(pubky, private):
             self.copies.keep_up(pubky)
         if left:
             self.log.info("{left} bodies of {pubky} are still missing", left=left, pubky=pubky)
+            self._wait((pubky, private), RARELY)  # there may be room again, or the peer has them again
 
     async def _look_up(self, pubky: str) -> SignedPacket | None:
         """See now and then that the newest packet that anybody has names the peer: no packet, no copy.
@@ -334,13 +360,16 @@ class Mirror(Service):
             self.log.info("A copy of {pubky} from {peer} waits: {reason}", peer=peer, pubky=pubky, reason=str(error))
         else:
             self.log.failure("A copy of {pubky} from {peer} failed", peer=peer, pubky=pubky)
+        self._wait(one, RARELY if isinstance(error, PeerRefused) else LONGEST_DELAY)
+
+    def _wait(self, one: Log, longest: float) -> None:
+        """Try a log again after a while, `longest` at most."""
         if one in self._waiting:
             return  # it was tried in between, for there was a hint
         if len(self._waiting) >= MOST:
             self._failures.pop(one, None)
             return
         failures = self._failures[one] = self._failures.get(one, 0) + 1
-        longest = RARELY if isinstance(error, PeerRefused) else LONGEST_DELAY
         waiting: Deferred[None] = deferLater(self.clock, self._delay(failures, longest))
         self._waiting[one] = waiting
         waiting.addBoth(self._stop_waiting, one)

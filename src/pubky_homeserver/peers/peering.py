@@ -120,7 +120,9 @@ class Peering(Service):
         knowledge = self.knowledge
         key, peers = knowledge.homeserver, knowledge.peers
         return PeerSite(
-            key, peers, self.logs, self.storage, knowledge, self.clock, self.epoch, self._late, integrity=self.integrity
+            *(key, peers, self.logs, self.storage, knowledge, self.clock, self.epoch, self._late),
+            notice=self._notice,
+            integrity=self.integrity,
         )
 
     @claims.default
@@ -296,6 +298,12 @@ class Peering(Service):
                 neighbour.exchange.begin()
 
     # --- beginning and end ----------------------------------------------------------------------------------------
+
+    def _notice(self, key: str) -> None:
+        """A peer asks us something."""
+        neighbour = self.neighbours.get(key)
+        if neighbour is not None and neighbour.mirror is not None:
+            neighbour.mirror.notice()
 
     def _late(self, peer: Peer) -> LateWrites | None:
         """What takes late writes of a peer; None if it cannot be asked for their bodies."""

@@ -115,6 +115,8 @@ class PeerSite:
     integrity: IIntegrityStore = field(kw_only=True)
     late_of: Callable[[Peer], LateWrites | None] = lambda _peer: None
     """What takes late writes of a peer; None if it cannot be asked for their bodies."""
+    notice: Callable[[str], None] = lambda _key: None
+    """Called with the key of each peer that asks something."""
     _changes: Changes = field(init=False)
     _handing: Handing = field(init=False)
     _exact: dict[str, Route] = field(init=False)
@@ -144,6 +146,7 @@ class PeerSite:
         except Refused as refusal:
             refuse(request, refusal, _dress)
             return
+        self.notice(signed.sender)
         handler = found.methods.get(request.method)
         if handler is None:
             refuse_method(request, found.allow, _dress)

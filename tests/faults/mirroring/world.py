@@ -245,7 +245,7 @@ def world(
                 if other != name and ((name, other) in links or (other, name) in links):
                     ways[name, other] = wires.lead(partial(_port, nodes, other))
             ways[name, "relay"] = wires.lead(lambda: relay)
-            (folder / name / "data").mkdir(parents=True)
+            (folder / name / "data").mkdir(parents=True, exist_ok=True)
             (folder / name / "data" / "secret").write_text(keys[name].to_file_text())
             settings: dict[str, Mapping[str, object]] = {
                 "peers": {other: _peer(name, other, keys, ways, links) for other in names if (name, other) in ways},
