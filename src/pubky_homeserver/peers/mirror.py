@@ -45,8 +45,7 @@ MOST = 100_000
 can name any. Of those beyond, nothing is followed."""
 
 RARELY = 3600.0
-"""Seconds, at most, that an account waits which we may not follow: it may be offered one day, or get its record; and one
-that lacks bodies: there may be room for them one day."""
+"""Seconds, at most, that an account waits which we may not follow: it may be offered one day, or get its record."""
 
 LOOK_UP = 600.0
 """Seconds for which it is believed that an account lives at the peer."""
@@ -300,7 +299,7 @@ class Mirror(Service):
             self.copies.keep_up(pubky)
         if left:
             self.log.info("{left} bodies of {pubky} are still missing", left=left, pubky=pubky)
-            self._wait((pubky, private), RARELY)  # there may be room again, or the peer has them again
+            self._wait((pubky, private), LONGEST_DELAY)  # there may be room again, or the peer has them again
 
     async def _look_up(self, pubky: str) -> SignedPacket | None:
         """See now and then that the newest packet that anybody has names the peer: no packet, no copy.
