@@ -134,11 +134,12 @@ class Follower:
             await self._begin_list(pubky, private)
         return different
 
-    async def fill(self, pubky: str) -> int:
-        """Fetch the bodies that are missing; returns how many are still."""
+    async def fill(self, pubky: str, private: bool = True) -> int:
+        """Fetch the bodies that are missing, `private` ones or not; returns how many of those are still."""
         after, left = "", 0
         while page := await self.store.missing(pubky, after, AT_ONCE):
             after = page[-1].path
+            page = [entry for entry in page if private or not is_private(entry.path)]
             filled = await all_of(self._fill(pubky, entry) for entry in page)
             await self.read(pubky)  # what they take counts for the next ones
             left += filled.count(False)

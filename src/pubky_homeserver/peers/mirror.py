@@ -290,7 +290,7 @@ class Mirror(Service):
         await self.copies.refresh(pubky)  # from now on what is not here yet is not said to be missing
         try:
             await self.follower.catch_up(pubky, private)
-            left = await self.follower.fill(pubky)
+            left = await self.follower.fill(pubky, self.peer.private)
         finally:
             await self.copies.refresh(pubky)
         if not left:
