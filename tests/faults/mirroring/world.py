@@ -227,10 +227,12 @@ def world(
     *,
     shifts: Mapping[str, float] | None = None,
     changes: Mapping[str, Mapping[str, Mapping[str, object]]] | None = None,
+    by_key: bool = False,
 ) -> Iterator[World]:
     """Homeservers that run. `links`: who follows whom, and what else the follower sets for that peer.
 
-    `shifts`: how far clocks are ahead (seconds). `changes`: other settings of a homeserver.
+    `shifts`: how far clocks are ahead (seconds). `changes`: other settings of a homeserver. `by_key`: they know only
+    each other's keys, and speak TLS by these; then one way leads to a homeserver, whoever comes.
     """
     names = sorted({name for link in links for name in link})
     with ExitStack() as stack:
@@ -240,17 +242,24 @@ def world(
         keys = {name: Keypair(blake3(name.encode()).digest()) for name in names}
         nodes: dict[str, Node] = {}
         ways: dict[Link, FaultProxy] = {}
+        doors = {name: wires.lead(partial(_port, nodes, name, "client API by key")) for name in names if by_key}
         for name in names:
             for other in names:
                 if other != name and ((name, other) in links or (other, name) in links):
-                    ways[name, other] = wires.lead(partial(_port, nodes, other))
+                    ways[name, other] = doors[other] if by_key else wires.lead(partial(_port, nodes, other))
             ways[name, "relay"] = wires.lead(lambda: relay)
             (folder / name / "data").mkdir(parents=True, exist_ok=True)
             (folder / name / "data" / "secret").write_text(keys[name].to_file_text())
             settings: dict[str, Mapping[str, object]] = {
                 "peers": {other: _peer(name, other, keys, ways, links) for other in names if (name, other) in ways},
-                "pkdns": {"dht_relay_nodes": [ways[name, "relay"].url]},
+                "pkdns": {
+                    "dht_relay_nodes": [ways[name, "relay"].url],
+                    **({"public_pubky_tls_port": doors[name].port} if by_key else {}),
+                },
             }
+            for peer in settings["peers"].values() if by_key else ():
+                assert isinstance(peer, dict)
+                del peer["url"]
             nodes[name] = stack.enter_context(node_in(folder / name, settings, (changes or {}).get(name, {})))
         here = World(chance, nodes, keys, ways, relay)
         threads = [
@@ -265,8 +274,8 @@ def world(
         yield here
 
 
-def _port(nodes: Mapping[str, Node], name: str) -> int:
-    return nodes[name].ports.get("client API", 0)  # nobody is at port 0
+def _port(nodes: Mapping[str, Node], name: str, service: str = "client API") -> int:
+    return nodes[name].ports.get(service, 0)  # nobody is at port 0
 
 
 def _peer(
