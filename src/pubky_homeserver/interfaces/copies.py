@@ -208,5 +208,5 @@ class IFollower(Interface):
     async def verify(pubky: str, private: bool) -> int:
         """How many files of a whole copy differ from its primary's; `catch_up` compares the copy with it then."""
 
-    async def fill(pubky: str) -> int:
-        """Fetch the bodies that are missing; returns how many are still."""
+    async def fill(pubky: str, private: bool = True) -> int:
+        """Fetch the bodies that are missing, `private` ones or not; returns how many of those are still."""

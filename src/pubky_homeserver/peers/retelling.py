@@ -169,9 +169,9 @@ class Retelling:
         names = await self.source.names(pubky, after) if after < BEYOND else []
         return names or [one.path for one in await self.follower.store.own(pubky, False, max(after, BEYOND), OWN)]
 
-    async def fill(self, pubky: str) -> int:
+    async def fill(self, pubky: str, private: bool = True) -> int:
         """See `IFollower`."""
-        return await self.follower.fill(pubky)
+        return await self.follower.fill(pubky, private)
 
     async def _suspects(self, pubky: str) -> list[str]:
         """The files of which copy and list have not the same."""
