@@ -35,7 +35,8 @@ def test_stopped_under_load(tmp_path: Path, chance: random.Random, name: str) ->
         user, other = here.somebody("alice"), here.somebody("carol")
         elsewhere = here.client(other, "carol") if name == "alice" else here.client(user, "alice")
         witness = here.client(other, "bob") if name == "alice" else here.client(user, "carol")
-        assert elsewhere.put("/pub/first", b"x") == 201
+        for one, home in ((user, "alice"), (other, "carol")):
+            assert here.client(one, home).put("/pub/first", b"x") == 201
         here.until(lambda: witness.get("/pub/first").status == 200)
         load = Load(here.client(user, "alice"), random.Random(chance.random()), PATHS, 0.005, longest=20_000)
         reader = Reader(here.client(user, "bob"), random.Random(chance.random()), PATHS, 0.01)
