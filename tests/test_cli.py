@@ -21,6 +21,7 @@ from pubky_homeserver.command import reachable
 from pubky_homeserver.core.health import Publication
 from pubky_homeserver.core.quotas import UserQuota
 from pubky_homeserver.core.records import Account, SignupToken
+from pubky_homeserver.core.verification import Verification
 from pubky_homeserver.values import Socket
 from tests.pkarr.networks import Simulated
 from tests.web.operator import KEY, KEYPAIR, NOW, PASSWORD, Operator, operator
@@ -478,12 +479,19 @@ async def test_mirror_status(shell: Shell, node: Operator) -> None:
     assert (ran.code, ran.out) == (0, "")
     assert "[peers.NAME]" in ran.err
     copy = {"pubky": "b" * 52, "primary": KEY, "seq": 7, "confirmed": 0, "used": 1_500_000, "missing": 2}
-    copy |= {"behind": 75, "lag": 3}
+    copy |= {"behind": 75, "lag": 3, "verified": 0}
     traffic = {"requests": 12, "failures": 1, "received": 2_500_000}
     node.mirrored = {
         "peers": [
-            {"name": "alice", "key": KEY, "failure": None, "trouble": None, "traffic": traffic},
-            {"name": "carol", "key": "c" * 52, "failure": "no answer within 20 s", "trouble": None, "traffic": traffic},
+            {"name": "alice", "key": KEY, "failure": None, "trouble": None, "traffic": traffic, "paused": False},
+            {
+                "name": "carol",
+                "key": "c" * 52,
+                "failure": "no answer within 20 s",
+                "trouble": None,
+                "traffic": traffic,
+                "paused": False,
+            },
         ],
         "copies": [{**copy, "state": "stale"}],
     }
@@ -492,10 +500,30 @@ async def test_mirror_status(shell: Shell, node: Operator) -> None:
     lines = [line.split() for line in ran.out.splitlines()]
     assert ["alice", KEY, "12", "1", "2.5", "followed"] in lines
     assert ["carol", "c" * 52, "12", "1", "2.5", "no", "answer", "within", "20", "s"] in lines
-    assert ["b" * 52, "8pinxxgq…", "stale", "never", "7", "0:01:15,", "3", "changes", "1.5", "2"] in lines
+    assert ["b" * 52, "8pinxxgq…", "stale", "never", "7", "0:01:15,", "3", "changes", "1.5", "2", "never"] in lines
     assert json.loads((await shell.run("mirror", "status", "--json")).out) == node.mirrored
     assert (await shell.run("mirror", "status", "--watch")).code == 2, "no terminal"
     assert (await node.ask("GET", "/mirrors")).status == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_mirror_verify(shell: Shell, node: Operator) -> None:
+    """The command waits for the end, shows what was found, and its exit code says whether all is well."""
+    done: dict[str, Any] = {"ended": 2, "accounts": 3, "of": 3, "files": 40, "bytes": 5_000_000}
+    node.verifications = [Verification(None, 1, **done)]
+    ran = await shell.run("mirror", "verify")
+    assert (ran.code, ran.err) == (0, "")
+    assert ["3", "40", "5.0", "0", "0", "0"] in [line.split() for line in ran.out.splitlines()]
+    bad = Verification(KEY, 1, **done, wrong=2, missing=1, faults={KEY: "2 bodies were lost; 1 bodies are missing"})
+    node.verifications = [Verification(KEY, 1), bad]
+    ran = await shell.run("mirror", "verify", KEY)
+    assert (ran.code, ran.err) == (1, "")
+    assert f"{KEY}: 2 bodies were lost" in " ".join(ran.out.split())
+    assert node.verified == [None, KEY]
+    ran = await shell.run("mirror", "verify", "--status", "--json")
+    assert (ran.code, json.loads(ran.out)["wrong"]) == (1, 2)
+    assert (await node.ask("POST", "/mirrors/verify")).status == 401
+    assert (await shell.run("mirror", "verify", "nobody")).code == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -581,3 +609,21 @@ async def test_peer_test(shell: Shell, node: Operator) -> None:
     assert (ran.code, ran.err) == (1, "homeserver: bob: It cannot be reached.\n")
     assert (await shell.run("peer", "test", "nobody")).code == 1
     assert (await node.ask("POST", "/peers/test?name=alice")).status == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_peer_pause(shell: Shell, node: Operator) -> None:
+    """The settings say it for the next start, and the node does it now; if it does not run, it will."""
+    assert (await shell.run("peer", "add", "alice", OTHER, "--follow", "all")).code == 0
+    node.probed["alice"] = {}
+    assert (await shell.run("peer", "pause", "alice")).out == "alice is left alone.\n"
+    assert "paused = true" in (shell.data_dir / "homeserver.toml").read_text()
+    ran = await shell.run("peer", "resume", "alice", "--json")
+    assert json.loads(ran.out) == {"name": "alice", "paused": False, "told": True}
+    assert node.paused == [("alice", True), ("alice", False)]
+    node.probed.clear()
+    ran = await shell.run("peer", "pause", "alice")
+    assert (ran.code, ran.out) == (0, "")
+    assert "was not told" in ran.err
+    assert (await shell.run("peer", "pause", "nobody")).code == 1
+    assert (await node.ask("POST", "/peers/pause?name=alice")).status == 401

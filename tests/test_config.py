@@ -256,6 +256,7 @@ BAD = {
     "peers.NAME.max_bytes": ["-1", "1.5", '"20"', '"gb"', '"-1gb"', '"1 pb"', '"9007199254740993tb"', "true"],
     "peers.NAME.claim": ['"maybe"', "true"],
     "peers.NAME.official": ['"yes"', "1"],
+    "peers.NAME.paused": ['"yes"', "1"],
     "logging.level": ['"verbose"', "3"],
 }
 

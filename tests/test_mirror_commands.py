@@ -13,7 +13,7 @@ from pubky_homeserver.remote import CommandFailed
 def test_a_node_that_is_watched() -> None:
     """What it says is shown anew; that it does not answer is shown, and ends nothing."""
     traffic = {"requests": 1, "failures": 0, "received": 0}
-    peer = {"name": "alice", "key": "k", "failure": None, "trouble": None, "traffic": traffic}
+    peer = {"name": "alice", "key": "k", "failure": None, "trouble": None, "paused": False, "traffic": traffic}
     answers: list[dict[str, Any]] = [{"peers": [peer], "copies": []}, {}, {"peers": [], "copies": []}]
     shown: list[str] = []
     terminal = Console(width=100)

@@ -7,7 +7,7 @@ import pytest
 from pkarr.keys import Keypair
 from pubky_homeserver.config import ConfigError, read_settings
 from pubky_homeserver.core.peers import ALL, Claim, Selection
-from pubky_homeserver.peer_settings import add_peer, remove_peer
+from pubky_homeserver.peer_settings import add_peer, pause_peer, remove_peer
 
 ALICE, BOB = (Keypair(bytes([seed]) * 32).public_key.z32 for seed in (1, 2))
 
@@ -107,3 +107,23 @@ def test_what_cannot_be_removed(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         remove_peer(file, "alice")
     assert file.read_text() == text
+
+
+def test_paused_and_resumed(tmp_path: Path) -> None:
+    """One line comes and goes, wherever it stood; nothing else changes, and twice is as once."""
+    file = tmp_path / "homeserver.toml"
+    file.write_text(BEFORE)
+    for _ in range(2):
+        pause_peer(file, "bob", True)
+        assert [one.paused for one in read_settings(file.read_text(), "x").peers] == [True]
+        assert file.read_text() == BEFORE.replace("# a friend\n", "# a friend\npaused = true\n")
+    pause_peer(file, "bob", False)
+    assert file.read_text() == BEFORE
+    file.write_text(BEFORE.replace("]\n\n# how", "]\n paused=true # for now\n\n# how"))
+    pause_peer(file, "bob", False)
+    assert file.read_text() == BEFORE
+    with pytest.raises(ConfigError, match="there is no"):
+        pause_peer(file, "alice", True)
+    file.write_text(f'peers.bob = {{ key = "{BOB}" }}\n')
+    with pytest.raises(ConfigError, match="by hand"):
+        pause_peer(file, "bob", True)

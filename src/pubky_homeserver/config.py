@@ -203,6 +203,7 @@ class PeerTable:
     )
     claim: str = choice(Claim.TOKEN.value, *Claim)
     official: bool = flag(False)
+    paused: bool = flag(False)
 
     def named(self, name: str) -> Peer:
         """The peer with this name. Raises `ValueError` without a key."""
@@ -210,7 +211,9 @@ class PeerTable:
             raise ValueError(name)
         claim = Claim(self.claim)
         return Peer(
-            *(name, self.key, self.url, self.follow, self.offer, self.private, self.max_bytes, claim, self.official)
+            *(name, self.key, self.url, self.follow, self.offer, self.private, self.max_bytes, claim),
+            official=self.official,
+            paused=self.paused,
         )
 
 

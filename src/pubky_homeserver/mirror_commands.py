@@ -130,7 +130,9 @@ def verify(place: Place, as_json: bool, pubky: str | None, is_asked: bool) -> No
         node = place.node(reactor)
         found = await (node.verification() if is_asked else node.verify(pubky))
         if not is_asked:
-            with Progress(*_COLUMNS, console=Console(stderr=True), transient=True, disable=as_json) as progress:
+            with Progress(
+                *_COLUMNS, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+            ) as progress:
                 going = progress.add_task("Verifying", total=None, files=0, megabytes="0")
                 while not found["ended"]:
                     await deferLater(reactor, LOOK)
@@ -213,7 +215,8 @@ def show_peers(peers: list[dict[str, Any]]) -> Table:
     """A line for each peer."""
     table = plain_table("peer", "key", "asked", "failed", "MB received", "state")
     for one in peers:
-        failure, traffic = one["failure"] or one["trouble"], one["traffic"]
+        failure = "paused" if one["paused"] else one["failure"] or one["trouble"]
+        traffic = one["traffic"]
         state = Text("followed", style="green") if failure is None else Text(failure, style="red")
         asked, failed, received = traffic["requests"], traffic["failures"], f"{traffic['received'] / 1_000_000:.1f}"
         table.add_row(Text(one["name"]), Text(one["key"]), Text(str(asked)), Text(str(failed)), Text(received), state)

@@ -12,7 +12,7 @@ from rich.text import Text
 from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run
 from pubky_homeserver.config import Config, ConfigError, load
 from pubky_homeserver.core.peers import Claim, Selection
-from pubky_homeserver.peer_settings import add_peer, remove_peer
+from pubky_homeserver.peer_settings import add_peer, pause_peer, remove_peer
 from pubky_homeserver.remote import CommandFailed
 
 _RESTART = "Restart the node, so that it takes this up."
@@ -53,6 +53,7 @@ def list_peers(place: Place, as_json: bool) -> None:
                 "max_bytes": one.max_bytes,
                 "claim": one.claim.value,
                 "official": one.official,
+                "paused": one.paused,
                 "running": running.get(one.key),
             }
             for one in peers
@@ -122,6 +123,22 @@ def add(place: Place, as_json: bool, name: str, key: str, **options: Any) -> Non
         click.echo(f"Added [peers.{name}] to {place.settings}. {_RESTART}")
 
 
+@peer.command("pause", epilog=examples("homeserver peer pause alice"))
+@click.argument("name")
+@at_a_place
+def pause(place: Place, as_json: bool, name: str) -> None:
+    """Leave the peer NAME alone: nothing of it is followed until you resume it. It may still follow this node."""
+    _pause(place, as_json, name, True)
+
+
+@peer.command("resume", epilog=examples("homeserver peer resume alice"))
+@click.argument("name")
+@at_a_place
+def resume(place: Place, as_json: bool, name: str) -> None:
+    """Follow the peer NAME again, from where it was left."""
+    _pause(place, as_json, name, False)
+
+
 @peer.command("remove", epilog=examples("homeserver peer remove alice"))
 @click.argument("name")
 @at_a_place
@@ -132,6 +149,25 @@ def remove(place: Place, as_json: bool, name: str) -> None:
         click.echo(json.dumps({"name": name, "file": str(place.settings)}, indent=2))
     else:
         click.echo(f"Removed [peers.{name}] from {place.settings}. {_RESTART}")
+
+
+def _pause(place: Place, as_json: bool, name: str, paused: bool) -> None:
+    """Write it into the settings, and tell the running node."""
+    _edit(lambda: pause_peer(place.settings, name, paused), place)
+
+    async def work(reactor: Any) -> None:
+        told = True
+        try:
+            await place.node(reactor).pause_peer(name, paused)
+        except CommandFailed as failure:
+            told = False
+            click.echo(f"The settings are changed; the node was not told: {failure}", err=True)
+        if as_json:
+            click.echo(json.dumps({"name": name, "paused": paused, "told": told}, indent=2))
+        elif told:
+            click.echo(f"{name} is {'left alone' if paused else 'followed again'}.")
+
+    run(work)
 
 
 def _edit(step: Callable[[], Any], place: Place) -> Any:
@@ -158,6 +194,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
     for one in rows:
         running = one["running"]
         failure = running and (running["failure"] or running["trouble"])
+        if one["paused"] or (running and running["paused"]):
+            failure = "paused"
         state = Text("-") if running is None else Text(failure or "followed", style="red" if failure else "green")
         follow, offer = (
             text if isinstance(text, str) else f"{len(text)} accounts" for text in (one["follow"], one["offer"])

@@ -15,6 +15,7 @@ from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.durable import write_whole
 
 _HEADING = re.compile(r"\s*\[")
+_PAUSED = re.compile(r"\s*paused\s*=")
 _OURS = r"\s*\[\s*peers\s*\.\s*([\"']?){name}\1\s*\]\s*(#.*)?"
 
 
@@ -52,6 +53,41 @@ def remove_peer(file: Path, name: str) -> None:
     if text is None or not fits:
         raise ConfigError(f"{file}: remove [peers.{name}] by hand, for it is written in an unusual way")
     _write(file, text)
+
+
+def pause_peer(file: Path, name: str, paused: bool) -> None:
+    """Have a peer left alone, or followed again. Raises `ConfigError`, `OSError`."""
+    before = file.read_bytes().decode()
+    was = read_settings(before, str(file))
+    if not any(peer.name == name for peer in was.peers):
+        raise ConfigError(f"{file}: there is no [peers.{name}]")
+    wanted = evolve(was, peers=tuple(evolve(one, paused=paused) if one.name == name else one for one in was.peers))
+    if wanted == was:
+        return
+    text = _with_pause(before, name, paused)
+    try:
+        fits = text is not None and read_settings(text, str(file)) == wanted
+    except ConfigError:
+        fits = False
+    if text is None or not fits:
+        said = "true" if paused else "false"
+        raise ConfigError(f"{file}: write paused = {said} into [peers.{name}] by hand: it is written in an unusual way")
+    _write(file, text)
+
+
+def _with_pause(text: str, name: str, paused: bool) -> str | None:
+    """A text in whose table stands whether the peer is paused: where it stood, or below the heading."""
+    lines = text.splitlines(keepends=True)
+    heading = re.compile(_OURS.format(name=re.escape(name)))
+    starts = [number for number, line in enumerate(lines) if heading.fullmatch(line.rstrip("\r\n"))]
+    if len(starts) != 1:
+        return None
+    start = starts[0] + 1
+    ends = (number for number in range(start, len(lines)) if _HEADING.match(lines[number]))
+    end = next(ends, len(lines))
+    kept = [line for line in lines[start:end] if not _PAUSED.match(line)]
+    added = ["paused = true\n"] if paused else []
+    return "".join([*lines[: start - 1], lines[start - 1].rstrip("\r\n") + "\n", *added, *kept, *lines[end:]])
 
 
 def _others(config: Config, name: str) -> Config:

@@ -102,6 +102,11 @@ class Node:
         asked = f"/peers/test?name={quote(name, safe='')}"
         return self._read(await self._succeed("POST", asked, patience=LOOK), frozenset({"well", "says", "key"}))
 
+    async def pause_peer(self, name: str, paused: bool) -> None:
+        """Have the node leave a peer alone, or follow it again."""
+        said = "true" if paused else "false"
+        await self._succeed("POST", f"/peers/pause?name={quote(name, safe='')}&paused={said}")
+
     async def open_copy(self, pubky: str, incomplete: bool) -> dict[str, Any]:
         """Let an account whose record names this node open here."""
         asked = f"/mirrors/open?pubky={quote(pubky, safe='')}" + ("&incomplete=true" if incomplete else "")

@@ -264,3 +264,24 @@ async def test_what_a_crash_left_missing() -> None:
     assert await b.store.copies.missing(user.pubky, "", 500) == []
     await check_copy(b, a, user.pubky, private=True, was_home=True)
     await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_is_left_alone() -> None:
+    """A paused peer is asked nothing; resumed it is followed from where it was left."""
+    world, user = await with_files("a", "b")
+    a, b = world.nodes["a"], world.nodes["b"]
+    assert b.peering is not None
+    wait(world, b.peering.pause("a", True))
+    world.pass_time(1)
+    asked = len([one for one in world.wires.asked if one[0] == "b" and "/accounts" in one[2]])
+    assert await world.put(user, "/pub/meanwhile", b"x")
+    world.pass_time(60)
+    assert len([one for one in world.wires.asked if one[0] == "b" and "/accounts" in one[2]]) == asked
+    assert await b.store.entry(user.pubky, "/pub/meanwhile") is None
+    wait(world, b.peering.pause("a", False))
+    world.pass_time(10)
+    await check_copy(a, b, user.pubky)
+    with pytest.raises(InvalidRequest):
+        await b.peering.pause("nobody", True)
+    await end(world)

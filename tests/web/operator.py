@@ -20,6 +20,7 @@ from pubky_homeserver.conflicts import Conflicts
 from pubky_homeserver.core.errors import InvalidRequest, NotHereYet, StoreAway
 from pubky_homeserver.core.health import Check, Publication
 from pubky_homeserver.core.records import Totals
+from pubky_homeserver.core.verification import Verification
 from pubky_homeserver.publisher import Advertised
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
@@ -31,6 +32,7 @@ from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.mirrors import Mirrors
 from pubky_homeserver.web.moves import Moves
 from pubky_homeserver.web.records import NetworkRecords
+from pubky_homeserver.web.verifying import Verifying
 from tests.pkarr.networks import Simulated
 from tests.web.client import Answer, ask
 
@@ -80,6 +82,12 @@ class Operator:
     """Where records are looked for and published."""
     mirrored: dict[str, object] = field(factory=lambda: {"peers": [], "copies": []})
     """What is said of copies."""
+    verifications: list[Verification] = field(factory=list)
+    """How one goes on."""
+    verified: list[str | None] = field(factory=list)
+    """What was to be verified."""
+    paused: list[tuple[str, bool]] = field(factory=list)
+    """Peers that were paused, and resumed."""
     probed: dict[str, dict[str, object]] = field(factory=dict)
     """What comes of asking peers, by their names."""
     checked: list[dict[str, object]] = field(factory=list)
@@ -142,6 +150,21 @@ class Operator:
         """Let a comparison go on."""
         return self.waiting.pop(pubky, 0)
 
+    async def verify(self, pubky: str | None) -> Verification:
+        """A verification begins."""
+        self.verified.append(pubky)
+        return self.verifications[0]
+
+    def verification(self) -> Verification:
+        """How far it is: one step further with each look."""
+        return self.verifications.pop(0) if len(self.verifications) > 1 else self.verifications[0]
+
+    async def pause(self, name: str, paused: bool) -> None:
+        """A peer is left alone, or not."""
+        if name not in self.probed:
+            raise InvalidRequest("The running node follows no peer of that name")
+        self.paused.append((name, paused))
+
     async def probe(self, name: str) -> dict[str, object]:
         """Ask a peer."""
         if name not in self.probed:
@@ -167,7 +190,14 @@ async def operator(password: str = PASSWORD, asks_networks: bool = True) -> Asyn
     storage = Storage(store, store.locks, MemoryBlobs(clock), clock)
     shelf = Shelf(Conflicts(store.shelf, storage), one.repair)
     one.site = AdminSite(
-        Admin(accounts, FACTS), health, password, known, Mirrors(lambda: one.mirrored, one.probe), moves, shelf
+        Admin(accounts, FACTS),
+        health,
+        password,
+        known,
+        Mirrors(lambda: one.mirrored, one.probe, one.pause),
+        moves,
+        shelf,
+        Verifying(one.verify, one.verification),
     )
     factory = HTTPFactory(one.site.answer, reactor)
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")

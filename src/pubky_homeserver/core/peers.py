@@ -67,6 +67,9 @@ class Peer:
     official: bool = False
     """Whether it is the official homeserver, which knows of no peers: its public protocol is what we ask."""
 
+    paused: bool = False
+    """Whether it is left alone for now: nothing of it is followed. It may follow us."""
+
     def follows(self, pubky: str) -> bool:
         """Whether we keep a copy of this account, if the peer offers it."""
         return pubky in self.follow

@@ -188,6 +188,7 @@ class Peering(Service):
                     "key": mirror.peer.key,
                     "failure": mirror.failure,
                     "trouble": mirror.trouble,
+                    "paused": not mirror.running,
                     "heard": int(self.copies.heard(mirror.peer.key)),
                     "traffic": asdict(self._traffic[mirror.peer.key]),
                 }
@@ -313,6 +314,16 @@ class Peering(Service):
         bodies, may_keep = neighbour.bodies, neighbour.may_keep
         return LateWrites(bodies, self.logs, self.storage.entries, self.shelf, self.clock, may_keep)
 
+    async def pause(self, name: str, paused: bool) -> None:
+        """Leave a peer alone from now on, or follow it again. Raises `InvalidRequest` if it is not followed."""
+        mirror = next((one for one in self.mirrors if one.peer.name == name), None)
+        if mirror is None:
+            raise InvalidRequest("The running node follows no peer of that name: restart it if its settings changed")
+        if paused and mirror.running:
+            await maybeDeferred(mirror.stopService)
+        elif not paused and not mirror.running:
+            mirror.startService()
+
     async def probe(self, name: str) -> dict[str, object]:
         """Ask a peer whether all is well, for the operator. Raises `InvalidRequest` if it cannot be asked from here."""
         for neighbour in self.neighbours.values():
@@ -343,7 +354,7 @@ class Peering(Service):
             if service is not None:
                 service.startService()
         for neighbour in self.neighbours.values():
-            if neighbour.mirror is not None:
+            if neighbour.mirror is not None and not neighbour.peer.paused:
                 neighbour.mirror.startService()
         self._looking.start(EPOCH)
 

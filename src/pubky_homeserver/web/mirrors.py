@@ -16,16 +16,24 @@ def _nothing() -> dict[str, object]:
     return {"peers": [], "copies": []}
 
 
+async def _pause_nobody(_name: str, _paused: bool) -> None:
+    raise InvalidRequest("No homeserver is trusted by this process: see [peers.NAME] in its settings")
+
+
 async def _ask_nobody(_name: str) -> dict[str, object]:
     raise InvalidRequest("No homeserver is trusted by this process: see [peers.NAME] in its settings")
 
 
 @frozen
 class Mirrors:
-    """What is kept for peers, by default nothing. `status` tells how it goes, `probe` asks a peer by its name."""
+    """What is kept for peers, by default nothing. `status` tells how it goes, `probe` asks a peer by its name.
+
+    `pause` leaves a peer alone, or not.
+    """
 
     status: Callable[[], dict[str, object]] = _nothing
     probe: Callable[[str], Awaitable[dict[str, object]]] = _ask_nobody
+    pause: Callable[[str, bool], Awaitable[None]] = _pause_nobody
     app: ClassVar[Klein] = Klein()
 
     @app.route("/mirrors", methods=["GET", "HEAD"])
@@ -33,7 +41,8 @@ class Mirrors:
         """Every peer that is followed, and every copy. 200 as JSON.
 
         `peers`: name, key, why it cannot be followed at the moment, or null (`failure`), and what it said last that
-        cannot be, or null (`trouble`), when it last told of all that changed (`heard`, Unix seconds), and since the
+        cannot be, or null (`trouble`), whether it is `paused`,
+        when it last told of all that changed (`heard`, Unix seconds), and since the
         process began our requests, how many failed, and the bytes of the answers (`traffic`). `copies`: pubky, primary,
         state (current, stale, bootstrapping), number of the last change, when the primary last confirmed it and when
         its user signed up here (`claimed`; both Unix seconds, 0 for never), for how long (`behind`, seconds) and by how
@@ -44,6 +53,17 @@ class Mirrors:
         voided, a claim), the `other` homeserver, when (`at`), and `is_back`: it went the other way just before.
         """
         return json_body(request, self.status())
+
+    @app.route("/peers/pause", methods=["POST"])
+    async def pause_peer(self, request: Request) -> bytes:
+        """Leave a peer alone until the next start, or follow it again. 200 as JSON; 400.
+
+        Query: `name`; `paused` is false to follow it again.
+        """
+        query = dict(pairs_of(request.query))
+        name, paused = query.get("name", ""), query.get("paused", "true") != "false"
+        await self.pause(name, paused)
+        return json_body(request, {"name": name, "paused": paused})
 
     @app.route("/peers/test", methods=["POST"])
     async def test(self, request: Request) -> bytes:
