@@ -501,7 +501,16 @@ async def test_mirror_status(shell: Shell, node: Operator) -> None:
     assert ["alice", KEY, "12", "1", "2.5", "followed"] in lines
     assert ["carol", "c" * 52, "12", "1", "2.5", "no", "answer", "within", "20", "s"] in lines
     assert ["b" * 52, "8pinxxgq…", "stale", "never", "7", "0:01:15,", "3", "changes", "1.5", "2", "never"] in lines
+    assert "would lose" not in ran.out
     assert json.loads((await shell.run("mirror", "status", "--json")).out) == node.mirrored
+    lost: dict[str, Any] = {"accounts": 7, "alone": 0, "behind": 0, "changes": 0, "bodies": 0, "private": 0}
+    node.exposed = lost | {"named": [], "silent": ["carol"]}
+    said = " ".join((await shell.run("mirror", "status")).out.split())
+    assert said.endswith("at most: nothing of the 7 accounts that live here. carol did not say what they have.")
+    node.exposed |= {"alone": 2, "behind": 1, "changes": 30, "named": [KEY, OTHER]}
+    said = " ".join((await shell.run("mirror", "status")).out.split())
+    assert f"2 accounts of which nobody has a copy, 30 changes of 1 accounts ({KEY}, {OTHER})." in said
+    assert json.loads((await shell.run("mirror", "status", "--json")).out)["exposure"] == node.exposed
     assert (await shell.run("mirror", "status", "--watch")).code == 2, "no terminal"
     assert (await node.ask("GET", "/mirrors")).status == 401
 

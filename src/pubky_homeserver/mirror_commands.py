@@ -64,7 +64,13 @@ def status(place: Place, as_json: bool, is_watched: bool) -> None:
                 reactor.addSystemEventTrigger("before", "shutdown", live.stop)  # Ctrl-C ends nothing else
                 await watch(place.node(reactor).mirrors, lambda view: live.update(view, refresh=True), reactor)
         found = await place.node(reactor).mirrors()
+        try:
+            exposure = await place.node(reactor).exposure()
+        except CommandFailed:
+            exposure = None  # it trusts nobody, or leaves that to another process
         if as_json:
+            if exposure is not None:
+                found["exposure"] = exposure
             click.echo(json.dumps(found, indent=2))
             return
         out = console()
@@ -77,6 +83,9 @@ def status(place: Place, as_json: bool, is_watched: bool) -> None:
         if found["copies"]:
             out.print()
             out.print(show_copies(found["copies"], time.time()))
+        if exposure is not None:
+            out.print()
+            out.print(show_exposure(exposure))
 
     run(work)
 
@@ -209,6 +218,25 @@ def show_verification(found: dict[str, Any]) -> RenderableType:
     table.add_row(of, str(found["files"]), f"{found['bytes'] / 1_000_000:.1f}", *marked)
     faults = [Text(f"{pubky}: {fault}" if pubky else fault, style="red") for pubky, fault in found["faults"].items()]
     return Group(table, *faults)
+
+
+def show_exposure(found: dict[str, Any]) -> Text:
+    """The sentence that says what no other homeserver has."""
+    lost = [
+        f"{count} {what}"
+        for count, what in (
+            (found["alone"], "accounts of which nobody has a copy"),
+            (found["private"], "accounts' private files"),
+            (found["changes"], f"changes of {found['behind']} accounts"),
+            (found["bodies"], "bodies of files"),
+        )
+        if count
+    ]
+    what = ", ".join(lost) if lost else f"nothing of the {found['accounts']} accounts that live here"
+    named = f" ({', '.join(found['named'])}{', …' if found['alone'] > len(found['named']) else ''})"
+    silent = f" {', '.join(found['silent'])} did not say what they have." if found["silent"] else ""
+    text = f"If this machine died now you would lose at most: {what}{named if found['named'] else ''}.{silent}"
+    return Text(text, style="red" if lost else "green")
 
 
 def show_peers(peers: list[dict[str, Any]]) -> Table:

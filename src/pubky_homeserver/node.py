@@ -231,7 +231,11 @@ class Homeserver(Service):
             rooms = {"disk": blobs.has_room}
             health = Health(accounts, rooms, records.checks if records is not None else dict, clock)
             known = None if records is None else NetworkRecords(records.survey, records.publish_now, clock)
-            mirrors = Mirrors() if peering is None else Mirrors(peering.status, peering.probe, peering.pause)
+            mirrors = (
+                Mirrors()
+                if peering is None
+                else Mirrors(peering.status, peering.probe, peering.pause, peering.exposure)
+            )
             moving = None if peering is None else peering.moving
             moves = Moves() if moving is None else Moves(moving.open, moving.check)
             conflicts = Conflicts(store.shelf, storage)

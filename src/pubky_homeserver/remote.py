@@ -41,6 +41,9 @@ INFO = frozenset({
 SEEN = frozenset({"key", "timestamp", "age", "records", "found"})
 """What is used of a record that was looked up."""
 
+EXPOSURE = frozenset({"accounts", "alone", "behind", "changes", "bodies", "private", "named", "silent"})
+"""What is used of what would be lost."""
+
 VERIFICATION = frozenset(
     {"began", "ended", "accounts", "of", "files", "bytes", "wrong", "different", "missing", "faults"}
 )
@@ -101,6 +104,10 @@ class Node:
         """Ask a peer whether all is well between it and the node."""
         asked = f"/peers/test?name={quote(name, safe='')}"
         return self._read(await self._succeed("POST", asked, patience=LOOK), frozenset({"well", "says", "key"}))
+
+    async def exposure(self) -> dict[str, Any]:
+        """What would be lost if the node's machine died now."""
+        return self._read(await self._succeed("GET", "/mirrors/exposure", patience=LOOK), EXPOSURE)
 
     async def pause_peer(self, name: str, paused: bool) -> None:
         """Have the node leave a peer alone, or follow it again."""

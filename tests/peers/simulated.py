@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, Offered, Position
+from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, Offered, Position
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerRefused
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting
@@ -71,6 +71,10 @@ class SimulatedPeer:
     async def show(self, packets: Sequence[bytes]) -> list[Shown]:
         """See `IPeer`: it takes none."""
         raise PeerRefused("it takes no packets")
+
+    async def held(self, after: str) -> tuple[list[Held], str | None]:
+        """See `IPeer`."""
+        return [], None
 
     async def packet(self, pubky: str) -> bytes | None:
         """See `IPeer`."""

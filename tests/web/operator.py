@@ -82,6 +82,8 @@ class Operator:
     """Where records are looked for and published."""
     mirrored: dict[str, object] = field(factory=lambda: {"peers": [], "copies": []})
     """What is said of copies."""
+    exposed: dict[str, object] = field(factory=dict)
+    """What would be lost."""
     verifications: list[Verification] = field(factory=list)
     """How one goes on."""
     verified: list[str | None] = field(factory=list)
@@ -159,6 +161,12 @@ class Operator:
         """How far it is: one step further with each look."""
         return self.verifications.pop(0) if len(self.verifications) > 1 else self.verifications[0]
 
+    async def expose(self) -> dict[str, object]:
+        """What would be lost."""
+        if not self.exposed:
+            raise InvalidRequest("No homeserver is trusted by this process")
+        return self.exposed
+
     async def pause(self, name: str, paused: bool) -> None:
         """A peer is left alone, or not."""
         if name not in self.probed:
@@ -194,7 +202,7 @@ async def operator(password: str = PASSWORD, asks_networks: bool = True) -> Asyn
         health,
         password,
         known,
-        Mirrors(lambda: one.mirrored, one.probe, one.pause),
+        Mirrors(lambda: one.mirrored, one.probe, one.pause, one.expose),
         moves,
         shelf,
         Verifying(one.verify, one.verification),

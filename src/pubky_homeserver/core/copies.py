@@ -133,6 +133,19 @@ class Offered:
 
 
 @frozen
+class Held:
+    """How far a homeserver is with its copy of an account, as it says itself."""
+
+    pubky: str
+    public: int
+    """The number of the last event that it has of the public log."""
+    private: int | None
+    """The same of the private one; None if it has none."""
+    missing: int
+    """Bodies that it has not."""
+
+
+@frozen
 class Hint:
     """A log that has changed, as a peer says."""
 

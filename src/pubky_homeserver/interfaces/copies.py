@@ -6,7 +6,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from zope.interface import Attribute, Interface
 
-from pubky_homeserver.core.copies import Copy, Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
+from pubky_homeserver.core.copies import (
+    Copy,
+    Held,
+    Hint,
+    Listed,
+    Logged,
+    LoggedEvent,
+    LogStanding,
+    Offered,
+    Position,
+    Reign,
+)
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting
 from pubky_homeserver.core.records import Entry, Event
@@ -159,6 +170,9 @@ class IPeer(Interface):
 
     async def greet() -> Greeting:
         """What it says of itself."""
+
+    async def held(after: str) -> tuple[list[Held], str | None]:
+        """A page of its copies of our accounts, with a pubky above `after`, and where to go on; None at the end."""
 
     async def packet(pubky: str) -> bytes | None:
         """The newest signed packet of a key that it knows: signature, timestamp, DNS message; not verified."""

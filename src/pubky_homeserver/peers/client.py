@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from pkarr.keys import KEY_LENGTH, Keypair, PublicKey
 from pkarr.packet import MAX_PACKET
-from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, Offered, Position
+from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, Offered, Position
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerRefused
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting, Peer
@@ -27,7 +27,7 @@ from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.answers import beyond, pieces_of, read
 from pubky_homeserver.peers.asking import STALL, ask, words_of
 from pubky_homeserver.peers.late import LATE
-from pubky_homeserver.peers.messages import Malformed
+from pubky_homeserver.peers.messages import HOLDINGS, Malformed
 from pubky_homeserver.peers.signatures import sign
 from pubky_homeserver.peers.tally import Traffic
 
@@ -64,6 +64,12 @@ class PeerClient:
     async def offered(self, after: str) -> tuple[list[Offered], str | None]:
         """See `IPeer`."""
         return self._read(messages.read_accounts, await self._answer("accounts", after=after))
+
+    async def held(self, after: str) -> tuple[list[Held], str | None]:
+        """See `IPeer`."""
+        if HOLDINGS not in (await self.greet()).features:
+            raise PeerRefused("it does not say what copies it has")
+        return self._read(messages.read_held, await self._answer("copies", after=after))
 
     async def greet(self) -> Greeting:
         """See `IPeer`."""

@@ -33,13 +33,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pkarr.packet import HEAD, MAX_PACKET
-from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
+from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
 from pubky_homeserver.core.errors import InvalidPath
 from pubky_homeserver.core.moves import Kept, Shown
 from pubky_homeserver.core.paths import is_directory, is_private, is_public, parse_path
 from pubky_homeserver.core.records import Entry, Event, Operation
 
 T = TypeVar("T")
+
+HOLDINGS = "copies"
+"""What a homeserver understands that says which copies it has of the asker's accounts."""
 
 MAX_PAGE = 1000
 """Accounts, events or files of a page that is read, at most."""
@@ -116,6 +119,12 @@ def pack_entries(listed: Listed) -> dict[str, Any]:
 def pack_reigns(reigns: Sequence[Reign]) -> dict[str, Any]:
     """What is said of a fork."""
     return {"reigns": [[one.log_id, one.first] for one in reigns]}
+
+
+def pack_held(held: Sequence[Held], following: str | None) -> dict[str, Any]:
+    """A page of copies."""
+    copies = [{"pubky": one.pubky, "pub": one.public, "priv": one.private, "missing": one.missing} for one in held]
+    return {"copies": copies, "next": following}
 
 
 def pack_hint(hint: Hint) -> dict[str, Any]:
@@ -233,6 +242,14 @@ def read_accounts(answer: bytes) -> tuple[list[Offered], str | None]:
     return accounts, None if following is None else _text(following, _CURSOR, "a cursor")
 
 
+def read_held(answer: bytes) -> tuple[list[Held], str | None]:
+    """A page of copies."""
+    page = _object(_parse(answer))
+    following = page.get("next")
+    held = _several(page.get("copies"), _read_one_held, MAX_PAGE)
+    return held, None if following is None else _text(following, _CURSOR, "a cursor")
+
+
 def read_events(answer: bytes, pubky: str, private: bool) -> Logged:
     """A page of events of a log."""
     page = _object(_parse(answer))
@@ -264,6 +281,17 @@ def read_shown(answer: bytes, pubkys: Sequence[str]) -> list[Shown]:
     if [one.pubky for one in shown] != [*pubkys]:
         raise Malformed("packets of other keys")
     return shown
+
+
+def _read_one_held(value: object) -> Held:
+    held = _object(value)
+    private = held.get("priv")
+    return Held(
+        _text(held.get("pubky"), _PUBKY, "a key"),
+        _number(held.get("pub")),
+        None if private is None else _number(private),
+        _number(held.get("missing")),
+    )
 
 
 def _read_one_shown(value: object) -> Shown:

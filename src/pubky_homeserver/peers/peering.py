@@ -40,6 +40,7 @@ from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.comparing import Comparing
 from pubky_homeserver.peers.exchange import Exchange, Knowledge
+from pubky_homeserver.peers.exposure import Exposure
 from pubky_homeserver.peers.following import Follower
 from pubky_homeserver.peers.healing import Healer
 from pubky_homeserver.peers.late import LateWrites
@@ -323,6 +324,10 @@ class Peering(Service):
             await maybeDeferred(mirror.stopService)
         elif not paused and not mirror.running:
             mirror.startService()
+
+    async def exposure(self) -> dict[str, object]:
+        """What would be lost if this machine died now, for the operator. Raises `StoreAway`."""
+        return asdict(await Exposure(self.neighbours, self.accounts, self.logs, self.copies).measure())
 
     async def probe(self, name: str) -> dict[str, object]:
         """Ask a peer whether all is well, for the operator. Raises `InvalidRequest` if it cannot be asked from here."""

@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, Offered, Position
+from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, Offered, Position
 from pubky_homeserver.core.errors import BodyGone, PeerAway, PeerBroken, PeerError, PeerRefused
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting
@@ -55,6 +55,10 @@ class Stranger:
 
     async def offered(self, after: str) -> tuple[list[Offered], str | None]:
         """See `IPeer`: it tells nobody of its users."""
+        return [], None
+
+    async def held(self, after: str) -> tuple[list[Held], str | None]:
+        """See `IPeer`: it has no copies."""
         return [], None
 
     async def greet(self) -> Greeting:

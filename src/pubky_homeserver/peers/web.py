@@ -2,6 +2,7 @@
 
     GET hello                                                     version, features, limits, epoch
     GET accounts?after=                                           the accounts that live here and are offered
+    GET copies?after=                                             how far our copies of the asker's accounts are
     GET changes?after=                                            a stream of hints (`peers/changes.py`)
     GET accounts/<key>/<log>/events?log_id=&seq=&id=&digest=      the events after a position; 409, 410
     GET accounts/<key>/<log>/entries?after=                       the files of a log, in byte order of their paths
@@ -22,6 +23,7 @@ be compared. Anything else is 409: one of the two has lost something.
 
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
+from heapq import nsmallest
 from http import HTTPStatus
 from typing import ClassVar, TypeVar
 
@@ -30,7 +32,7 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Offered, Position
+from pubky_homeserver.core.copies import Held, LoggedEvent, LogStanding, Offered, Position
 from pubky_homeserver.core.digests import EMPTY
 from pubky_homeserver.core.errors import Forbidden, InvalidRequest, NotFound, Refused
 from pubky_homeserver.core.paths import is_private
@@ -54,7 +56,7 @@ T = TypeVar("T")
 ROOT = "/peer/v1/"
 
 VERSION = 1
-FEATURES = ("accounts", "changes", "entries", "events", "bodies", RANGES, "packets", FEATURE, LATE)
+FEATURES = ("accounts", "changes", "entries", "events", "bodies", RANGES, "packets", messages.HOLDINGS, FEATURE, LATE)
 """What a peer may ask for."""
 
 PAGE = 250
@@ -131,7 +133,7 @@ class PeerSite:
         self._changes = Changes(self.storage.entries, self.clock, self.epoch)
         self._handing = Handing(self.storage, self.integrity)
         app = self.app
-        self._exact = {name: route(app, {"GET": name}) for name in ("hello", "accounts", "changes")}
+        self._exact = {name: route(app, {"GET": name}) for name in ("hello", "accounts", "copies", "changes")}
         self._exact["packets"] = route(app, {"POST": "shown"})
         self._of_log = {name: route(app, {"GET": name}) for name in ("events", "entries", "body")}
         self._of_log["late"] = route(app, {"POST": "late"})
@@ -219,6 +221,25 @@ class PeerSite:
             following = keys[-1] if len(keys) == PAGE else None
         offered = [one for found in page if (one := await self._offered(peer, *found)) is not None]
         return _json(request, messages.pack_accounts(offered, following))
+
+    @app.route("/peer/v1/copies", methods=["GET"])
+    async def copies(self, request: Request, asked: Asked) -> bytes:
+        """A page of the copies of accounts of which the asker is the primary, by their keys. 200."""
+        after = asked.query.get("after", "")
+        theirs = [one for one in self.knowledge.copies.all() if one.primary == asked.peer.key and one.pubky > after]
+        page = nsmallest(PAGE, theirs, key=lambda one: one.pubky)
+        held = [
+            Held(
+                one.pubky,
+                one.public.position.seq,
+                one.private.position.seq if one.private.is_whole and one.private.position is not None else None,
+                one.missing,
+            )
+            for one in page
+            if one.public.is_whole and one.public.position is not None
+        ]
+        following = page[-1].pubky if len(page) == PAGE else None
+        return _json(request, messages.pack_held(held, following))
 
     async def _of(self, pubky: str) -> tuple[str, LogStanding, LogStanding] | None:
         public, private = await self.logs.standing(pubky, False), await self.logs.standing(pubky, True)

@@ -173,6 +173,7 @@ class AdminSite:
             b"/generate_signup_token": route(admin, generate, separator=b", "),
             b"/signup_tokens": route(admin, {"GET": "tokens", "HEAD": "tokens"}),
             b"/mirrors": route(self.mirrors.app, {"GET": "show", "HEAD": "show"}),
+            b"/mirrors/exposure": route(self.mirrors.app, {"GET": "exposed"}),
             b"/peers/test": route(self.mirrors.app, {"POST": "test"}),
             b"/peers/pause": route(self.mirrors.app, {"POST": "pause_peer"}),
             b"/mirrors/open": route(self.moves.app, {"POST": "open_now"}),

@@ -16,6 +16,10 @@ def _nothing() -> dict[str, object]:
     return {"peers": [], "copies": []}
 
 
+async def _trusts_nobody() -> dict[str, object]:
+    raise InvalidRequest("No homeserver is trusted by this process: see [peers.NAME] in its settings")
+
+
 async def _pause_nobody(_name: str, _paused: bool) -> None:
     raise InvalidRequest("No homeserver is trusted by this process: see [peers.NAME] in its settings")
 
@@ -34,6 +38,7 @@ class Mirrors:
     status: Callable[[], dict[str, object]] = _nothing
     probe: Callable[[str], Awaitable[dict[str, object]]] = _ask_nobody
     pause: Callable[[str, bool], Awaitable[None]] = _pause_nobody
+    exposure: Callable[[], Awaitable[dict[str, object]]] = _trusts_nobody
     app: ClassVar[Klein] = Klein()
 
     @app.route("/mirrors", methods=["GET", "HEAD"])
@@ -53,6 +58,16 @@ class Mirrors:
         voided, a claim), the `other` homeserver, when (`at`), and `is_back`: it went the other way just before.
         """
         return json_body(request, self.status())
+
+    @app.route("/mirrors/exposure", methods=["GET"])
+    async def exposed(self, request: Request) -> bytes:
+        """What would be lost if this machine died now; the peers are asked. 200 as JSON; 400 without peers.
+
+        How many `accounts` live here; `alone`: those without a copy, `named` some of them; `behind`: those whose best
+        copy lacks something, and how many `changes` and `bodies` those lack in all; `private`: those whose private
+        files have no copy; `silent`: peers that did not answer.
+        """
+        return json_body(request, await self.exposure())
 
     @app.route("/peers/pause", methods=["POST"])
     async def pause_peer(self, request: Request) -> bytes:
