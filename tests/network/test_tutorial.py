@@ -189,5 +189,6 @@ async def test_the_tutorial(tmp_path: Path) -> None:
         read = [printed for command, printed in told.said if "curl -sS --fail https://" in command]
         assert read == ["first\n", "second\n", "third\n"]
         status = [printed for command, printed in told.said if command == "homeserver mirror status"]
-        assert len(status) == 2
+        assert len(status) == 3
         assert "current" in status[0]
+        assert "you would lose at most: nothing of the 1 accounts that live here" in " ".join(status[1].split())
