@@ -190,6 +190,7 @@ BAD = {
     "storage.inline_limit": ["-1", "65537", "inf"],
     "storage.reserve_mb": ["-1", "1048577", "2020-01-01"],
     "blobs.grace": ["-1", "31536001", '"1h"'],
+    "blobs.erased_grace": ["-1", "31536001", '"72h"'],
     "blobs.sweep_interval": ["0", "59", "{}"],
     "redis.url": ['""', '"localhost:6379"', '"http://h"', '"redis://h:99999"', '"redis://h/x"', '"unix:r.sock"', "1"],
     "redis.appendfsync": ['"no"', "true"],

@@ -42,6 +42,11 @@ async def _never(_pubky: str) -> None:
     """Look nothing up: another process does."""
 
 
+async def _show_nothing(_pubky: str) -> bool:
+    """Nothing is hidden."""
+    return False
+
+
 @define(eq=False)
 class Claims:
     """What users of copies may do here. `peers`: by their keys."""
@@ -55,6 +60,8 @@ class Claims:
     """Look up the newest record of an account, and learn it; never fails."""
     look_soon: Callable[[str], None] = lambda _pubky: None
     """The same, while others go on."""
+    show: Callable[[str], Coroutine[Deferred[Any], Any, bool]] = _show_nothing
+    """Show the copy of an account that is hidden, for it was to be erased; whether there was one."""
     _looked: "OrderedDict[str, float]" = field(factory=OrderedDict, init=False)
     # Account → when it was looked up (seconds); the longest ago first.
 
@@ -64,6 +71,8 @@ class Claims:
         `is_root`: whether they show that they may do everything. Who lived here before may come back.
         """
         copy = await self.copies.refresh(pubky)
+        if copy is None and await self.show(pubky):
+            copy = self.copies.of(pubky)
         if copy is None:
             return None
         if not is_root:

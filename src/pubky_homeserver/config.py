@@ -115,6 +115,7 @@ class Blobs:
     """Bodies above the inline limit."""
 
     grace: int = whole(3600, 0, 31_536_000, "seconds")
+    erased_grace: int = whole(259_200, 0, 31_536_000, "seconds")
     sweep_interval: int = whole(3600, 60, 31_536_000, "seconds")
 
 

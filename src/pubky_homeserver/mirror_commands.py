@@ -83,11 +83,23 @@ def status(place: Place, as_json: bool, is_watched: bool) -> None:
         if found["copies"]:
             out.print()
             out.print(show_copies(found["copies"], time.time()))
+        if found.get("orders"):
+            out.print()
+            out.print(show_orders(found["orders"]))
         if exposure is not None:
             out.print()
             out.print(show_exposure(exposure))
 
     run(work)
+
+
+def show_orders(orders: list[dict[str, Any]]) -> Table:
+    """The orders to erase copies."""
+    table = plain_table("erase", "at", "obeyed")
+    for one in orders:
+        done = Text("yes", style="green") if one["receipt"] else Text(one["failure"] or "not yet", style="yellow")
+        table.add_row(Text(one["pubky"]), Text(one["peer"]), done)
+    return table
 
 
 async def watch(
@@ -101,6 +113,29 @@ async def watch(
         except CommandFailed as failure:
             show(Text(str(failure), style="red"))
         await deferLater(clock, EVERY)
+
+
+@mirror.command("erase", epilog=examples("homeserver mirror erase PUBKY", "homeserver mirror erase PUBKY --yes --json"))
+@click.argument("pubky")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@at_a_place
+def erase(place: Place, as_json: bool, pubky: str, yes: bool) -> None:
+    """Order every homeserver that may have a copy of an account of ours to erase it.
+
+    They hide it at once, and wipe it after three days. The order waits for who is down; `homeserver mirror status`
+    shows the receipts. The account itself stays, and is not followed any more by who has erased it.
+    """
+    if not yes:
+        click.confirm(f"Erase all copies of {pubky}?", abort=True, err=True)
+
+    async def work(reactor: Any) -> None:
+        found = await place.node(reactor).erase_copies(pubky)
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            click.echo(f"Ordered of {found['ordered']} peers; see homeserver mirror status.", err=True)
+
+    run(work)
 
 
 @mirror.command("repair", epilog=examples("homeserver mirror repair PUBKY"))

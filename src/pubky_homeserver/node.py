@@ -236,8 +236,7 @@ class Homeserver(Service):
                 if peering is None
                 else Mirrors(peering.status, peering.probe, peering.pause, peering.exposure)
             )
-            moving = None if peering is None else peering.moving
-            moves = Moves() if moving is None else Moves(moving.open, moving.check)
+            moves = self._moves(peering)
             conflicts = Conflicts(store.shelf, storage)
             shelf = Shelf(conflicts) if peering is None else Shelf(conflicts, peering.repair)
             verifier = None if peering is None else peering.verifier
@@ -254,6 +253,12 @@ class Homeserver(Service):
         if peering is not None:
             self._run(peering)
         self._run(feed)  # last, so that its streams end first
+
+    def _moves(self, peering: Peering | None) -> Moves:
+        if peering is None:
+            return Moves()
+        moving, erase = peering.moving, peering.orders.erase
+        return Moves(erase=erase) if moving is None else Moves(moving.open, moving.check, erase)
 
     async def _make_peering(self, store: RedisStore, storage: Storage, packets: Packets) -> Peering:
         networks, engine = self.networks, self.engine
@@ -274,6 +279,8 @@ class Homeserver(Service):
             agent=lambda peer: None if networks is None else networks.agent_to(peer, engine),
             clock=self.reactor,
             epoch=lambda: store.epoch,
+            erasing=store.erasures,
+            grace=self.config.blobs.erased_grace,
         )
 
     def _open(self, sites: dict[str, Answer], patience: float) -> None:

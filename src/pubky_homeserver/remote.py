@@ -133,6 +133,11 @@ class Node:
         """How far the newest verification is."""
         return self._read(await self._succeed("GET", "/mirrors/verify"), VERIFICATION)
 
+    async def erase_copies(self, pubky: str) -> dict[str, Any]:
+        """Order every peer to erase its copy of an account of this node; how many are ordered."""
+        asked = f"/mirrors/erase?pubky={quote(pubky, safe='')}"
+        return self._read(await self._succeed("POST", asked), frozenset({"pubky", "ordered"}))
+
     async def repair(self, pubky: str) -> int:
         """Let a comparison that waits go on; how many files it may remove, 0 if none waits."""
         asked = f"/mirrors/repair?pubky={quote(pubky, safe='')}"

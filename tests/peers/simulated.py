@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, Offered, Position
+from pubky_homeserver.core.erasing import Obeyed
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerRefused
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting
@@ -80,6 +81,10 @@ class SimulatedPeer:
         """See `IPeer`."""
         await self._travel("packet")
         return self.packets.get(pubky)
+
+    async def erase(self, pubky: str, log_id: str, seq: int) -> Obeyed:
+        """See `IPeer`: it erases nothing."""
+        raise PeerRefused("it erases nothing")
 
     async def changes(self, hear: Callable[[Hint | None], None], beat: Callable[[], None]) -> None:
         """See `IPeer`. Hints come when a test says so."""

@@ -137,6 +137,7 @@ class World:
             agent=lambda _peer: self.wires.agent(name),
             clock=self.clock,
             epoch=lambda: f"{name}{node.epoch}",
+            erasing=node.store.erasures,
         )
         self.wires.sites[name] = node.peering.site.answer
         node.peering.startService()

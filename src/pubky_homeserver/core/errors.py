@@ -269,6 +269,10 @@ class NotOpenYet(Refused):
     text = "The account is about to move here: its newest record, or its newest files, are not here yet; try again"
 
 
+class NotErased(Refused):
+    """An order to erase a copy that does not fit what is here; the text tells how."""
+
+
 class DigestMismatch(Exception):
     """After an event the files of a copy would not be those of its primary; nothing was changed."""
 

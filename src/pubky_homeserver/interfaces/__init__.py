@@ -5,6 +5,7 @@ acknowledged, though it may have happened.
 """
 
 from pubky_homeserver.interfaces.copies import ICopyStore, IFollower, ILogStore, IPeer
+from pubky_homeserver.interfaces.erasures import IErasureStore
 from pubky_homeserver.interfaces.files import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
 from pubky_homeserver.interfaces.integrity import IIntegrityStore
 from pubky_homeserver.interfaces.moves import IMoveStore
@@ -18,6 +19,7 @@ __all__ = [
     "IBlobWriter",
     "ICopyStore",
     "IEntryStore",
+    "IErasureStore",
     "IFollower",
     "IGrantStore",
     "IIntegrityStore",

@@ -18,6 +18,7 @@ from pubky_homeserver.core.copies import (
     Position,
     Reign,
 )
+from pubky_homeserver.core.erasing import Obeyed
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting
 from pubky_homeserver.core.records import Entry, Event
@@ -203,6 +204,13 @@ class IPeer(Interface):
         """Offer events that its log lacks, at most 100; those (by their ids) that are safe there.
 
         It fetches bodies that are not with their events, from us, while it answers.
+        """
+
+    async def erase(pubky: str, log_id: str, seq: int) -> Obeyed:
+        """Order it to erase its copy of an account of ours, whose public log ends there; what became of it.
+
+        Nothing of the copy is read there any more when this returns. Raises `PeerRefused` if it does not obey, or not
+        yet; the text tells why.
         """
 
 

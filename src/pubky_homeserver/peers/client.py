@@ -19,6 +19,7 @@ from zope.interface import implementer
 from pkarr.keys import KEY_LENGTH, Keypair, PublicKey
 from pkarr.packet import MAX_PACKET
 from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, Offered, Position
+from pubky_homeserver.core.erasing import Obeyed
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerRefused
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting, Peer
@@ -26,6 +27,7 @@ from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.answers import beyond, pieces_of, read
 from pubky_homeserver.peers.asking import STALL, ask, words_of
+from pubky_homeserver.peers.erasing import ERASE
 from pubky_homeserver.peers.late import LATE
 from pubky_homeserver.peers.messages import HOLDINGS, Malformed
 from pubky_homeserver.peers.signatures import sign
@@ -142,6 +144,16 @@ class PeerClient:
         response = await self._tell(_log(pubky, private, "late"), messages.pack_late(events))
         await self._must_succeed(response)
         return self._read(messages.read_kept, await self._body(response))
+
+    async def erase(self, pubky: str, log_id: str, seq: int) -> Obeyed:
+        """See `IPeer`."""
+        if ERASE not in (await self.greet()).features:
+            raise PeerRefused("it erases nothing: its homeserver is too old")
+        response = await self._tell(f"accounts/{pubky}/erase", messages.pack_order(log_id, seq))
+        if response.code == 409:
+            raise PeerRefused(f"409: {await self._text(response)}")
+        await self._must_succeed(response)
+        return self._read(messages.read_obeyed, await self._body(response))
 
     async def changes(self, hear: Callable[[Hint | None], None], beat: Callable[[], None]) -> None:
         """See `IPeer`."""

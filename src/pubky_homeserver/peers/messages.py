@@ -16,6 +16,8 @@
                 "before": packet}, …]}
     late       {"events": [event, …]}
     kept       {"kept": [id, …]}
+    order      {"log_id", "seq"}
+    obeyed     {"obeyed": "hidden" or "nothing"}
 
 Hashes (32 bytes), digests (16), bodies and packets are padded base64, numbers are whole and below 2^53, times
 microseconds since the Unix epoch; `log_id` has 32 hex digits, `log` is "pub" or "priv". A "body" is there if it is
@@ -34,6 +36,7 @@ from typing import Any, TypeVar
 
 from pkarr.packet import HEAD, MAX_PACKET
 from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
+from pubky_homeserver.core.erasing import Obeyed
 from pubky_homeserver.core.errors import InvalidPath
 from pubky_homeserver.core.moves import Kept, Shown
 from pubky_homeserver.core.paths import is_directory, is_private, is_public, parse_path
@@ -73,6 +76,9 @@ MAX_LATE = 100
 
 MAX_OFFER = 4 << 20
 """Bytes of that request: a hundred of the longest paths, a MiB of small bodies and one more, in base64."""
+
+MAX_ORDER = 1024
+"""Bytes of an order to erase a copy."""
 
 MAX_NUMBER = (1 << 53) - 1
 
@@ -161,6 +167,16 @@ def pack_late(events: Sequence[LoggedEvent]) -> dict[str, Any]:
 def pack_kept(ids: Iterable[int]) -> dict[str, Any]:
     """Receipts for some of them."""
     return {"kept": sorted(ids)}
+
+
+def pack_order(log_id: str, seq: int) -> dict[str, Any]:
+    """An order to erase the copy of a log that ends there."""
+    return {"log_id": log_id, "seq": seq}
+
+
+def pack_obeyed(obeyed: Obeyed) -> dict[str, Any]:
+    """The receipt for it."""
+    return {"obeyed": obeyed.value}
 
 
 def to_json(value: object) -> bytes:
@@ -320,6 +336,21 @@ def read_late(request: bytes, pubky: str, private: bool) -> list[LoggedEvent]:
 def read_kept(answer: bytes) -> set[int]:
     """Receipts."""
     return set(_several(_object(_parse(answer)).get("kept"), _number, MAX_LATE))
+
+
+def read_order(request: bytes) -> tuple[str, int]:
+    """Log id and number."""
+    order = _object(_parse(request))
+    return _text(order.get("log_id"), _LOG_ID, "a log id"), _number(order.get("seq"))
+
+
+def read_obeyed(answer: bytes) -> Obeyed:
+    """A receipt: one of those that are `is_done`."""
+    said = _object(_parse(answer)).get("obeyed")
+    obeyed = next((one for one in Obeyed if one.is_done and one.value == said), None)
+    if obeyed is None:
+        raise Malformed("a receipt")
+    return obeyed
 
 
 def read_hint(data: bytes) -> Hint:

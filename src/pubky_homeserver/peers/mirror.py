@@ -11,8 +11,8 @@ not much longer once it asks us something.
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
 
 from attrs import define, field
 from twisted.application.service import Service
@@ -54,6 +54,10 @@ Log = tuple[str, bool]
 """An account, and whether it is its private log."""
 
 
+async def _allow_all(_pubky: str, _source: IPeer) -> None:
+    """Copies of all accounts may begin."""
+
+
 @define(eq=False)
 class Mirror(Service):
     """Keeps copies of one peer's accounts up to date, from its start on."""
@@ -67,6 +71,8 @@ class Mirror(Service):
     clock: IReactorTime
     begun: Callable[[], None] = lambda: None
     """Is called when the peer begins to tell of changes: it may have forgotten some that it told."""
+    check: Callable[[str, IPeer], Coroutine[Deferred[Any], Any, None]] = _allow_all
+    """Raises `PeerRefused` for an account of which no copy may begin here."""
     jitter: Callable[[], float] = random.random
     """A number from 0 to 1."""
     failure: str | None = field(default=None, init=False)
@@ -284,6 +290,8 @@ class Mirror(Service):
         newest = await self._look_up(pubky)
         if self.copies.of(pubky) is None and self.copies.count_of(self.peer.key) >= MOST:
             raise PeerRefused(f"more than {MOST} of its accounts are not followed")
+        if self.copies.of(pubky) is None:
+            await self.check(pubky, self.source)
         await self.copies.store.begin(pubky, self.peer.key, self._now())
         if newest is not None:
             await self.packets.learn(newest)

@@ -27,6 +27,7 @@ from pubky_homeserver.core.peers import NONE, Peer
 from pubky_homeserver.interfaces import (
     IAccountStore,
     ICopyStore,
+    IErasureStore,
     IFollower,
     IIntegrityStore,
     ILogStore,
@@ -39,6 +40,7 @@ from pubky_homeserver.peers.afterwards import Afterwards
 from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.comparing import Comparing
+from pubky_homeserver.peers.erasing import Erasures, naming
 from pubky_homeserver.peers.exchange import Exchange, Knowledge
 from pubky_homeserver.peers.exposure import Exposure
 from pubky_homeserver.peers.following import Follower
@@ -49,6 +51,7 @@ from pubky_homeserver.peers.moving import Moving
 from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.official import Official
 from pubky_homeserver.peers.opening import Opening
+from pubky_homeserver.peers.ordering import Orders
 from pubky_homeserver.peers.probing import probe
 from pubky_homeserver.peers.reminding import Reminder
 from pubky_homeserver.peers.retelling import Retelling
@@ -84,6 +87,9 @@ class Peering(Service):
     agent: Callable[[Peer], IAgent | None]
     clock: IReactorTime
     epoch: Callable[[], str]
+    erasing: IErasureStore = field(kw_only=True)
+    grace: float = field(default=259_200.0, kw_only=True)
+    """Seconds from the order to erase a copy until it is wiped."""
     tally: Tally = field(factory=Tally, init=False)
     """What happens with peers, counted."""
     _officials: dict[str, Official] = field(factory=dict, init=False)
@@ -96,6 +102,10 @@ class Peering(Service):
     """What users of copies may do here."""
     neighbours: dict[str, Neighbour] = field(init=False)
     """The peers that can be asked, by their keys."""
+    erasures: Erasures = field(init=False)
+    """What our primaries order."""
+    orders: Orders = field(init=False)
+    """What we order."""
     moving: Moving | None = field(default=None, init=False)
     watch: Watch | None = field(default=None, init=False)
     reminder: Reminder | None = field(default=None, init=False)
@@ -143,11 +153,35 @@ class Peering(Service):
         looking.clock = self.clock
         return looking
 
+    @erasures.default
+    def _make_erasures(self) -> Erasures:
+        return Erasures(
+            self.knowledge.homeserver,
+            self.erasing,
+            self.copies,
+            self.packets,
+            naming(self.keypair),
+            self.network,
+            self.claims.look,
+            self._leave,
+            self.clock,
+            self.grace,
+        )
+
+    @orders.default
+    def _make_orders(self) -> Orders:
+        key, peers = self.knowledge.homeserver, self.knowledge.peers
+        sources = {key: neighbour.source for key, neighbour in self.neighbours.items()}
+        return Orders(key, peers, sources, self.erasing, self.logs, self.packets, self.clock)
+
     def __attrs_post_init__(self) -> None:
+        self.site.obey, self.site.called = self.erasures.obey, self.orders.begin
+        self.claims.show = self.erasures.show
         if self.network is None:
             return
         self.watch = Watch(self.storage.entries, self.packets, self.network, self.clock)
         self.claims.look, self.claims.look_soon = self.watch.look, self.watch.look_soon
+        self.erasures.look = self.watch.look
         key, look = self.knowledge.homeserver, self.watch.look_soon
         opening = Opening(key, self.moves, self.copies, self.packets, self.neighbours, self.clock)
         followed = frozenset(mirror.peer.key for mirror in self.mirrors)
@@ -196,6 +230,8 @@ class Peering(Service):
                 for mirror in self.mirrors
             ],
             "copies": [self._describe(copy) for copy in sorted(self.copies.all(), key=lambda copy: copy.pubky)],
+            "orders": self.orders.status(),
+            "erased": [{"pubky": one.pubky, "until": one.until // 1_000_000} for one in self.erasures.waiting],
             "moves": [] if self.moving is None else [asdict(move) for move in self.moving.moves],
         }
 
@@ -256,7 +292,11 @@ class Peering(Service):
                 if self.healer is not None:
                     self.healer.look_soon()  # it may have what is missing here
 
-            mirror = Mirror(peer, client, follower, self.copies, self.packets, network, self.clock, begun)
+            async def check(pubky: str, source: IPeer) -> None:
+                if not peer.official:  # the logs of its accounts are our own, and so new ones
+                    await self.erasures.check(pubky, source)
+
+            mirror = Mirror(peer, client, follower, self.copies, self.packets, network, self.clock, begun, check)
         return Neighbour(peer, client, follower, ours.bodies, may_keep, exchange, mirror)
 
     # --- packets --------------------------------------------------------------------------------------------------
@@ -287,6 +327,11 @@ class Peering(Service):
                     neighbour.mirror.hint(pubky, True)
         if self.moving is not None:
             self.moving.learn(packet, kept)
+
+    def _leave(self, pubky: str) -> None:
+        """Let nobody work on a copy any more."""
+        for mirror in self.mirrors:
+            mirror.leave(pubky)
 
     def _end(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -355,7 +400,7 @@ class Peering(Service):
             return
         self.watch.startService()
         self.moving.startService()
-        for service in (self.reminder, self.healer, self.verifier, self.afterwards):
+        for service in (self.erasures, self.orders, self.reminder, self.healer, self.verifier, self.afterwards):
             if service is not None:
                 service.startService()
         for neighbour in self.neighbours.values():
@@ -374,6 +419,8 @@ class Peering(Service):
         services = [
             one
             for one in (
+                self.erasures,
+                self.orders,
                 self.moving,
                 self.watch,
                 self.reminder,

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, Offered, Position
+from pubky_homeserver.core.erasing import Obeyed
 from pubky_homeserver.core.errors import BodyGone, PeerAway, PeerBroken, PeerError, PeerRefused
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting
@@ -85,6 +86,10 @@ class Stranger:
     async def late(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
         """See `IPeer`."""
         raise PeerRefused("an official homeserver takes no late writes")
+
+    async def erase(self, pubky: str, log_id: str, seq: int) -> Obeyed:
+        """See `IPeer`."""
+        raise PeerRefused("an official homeserver keeps no copies")
 
     async def body(
         self, pubky: str, private: bool, path: str, content_hash: bytes, start: int = 0

@@ -8,6 +8,7 @@
     GET accounts/<key>/<log>/entries?after=                       the files of a log, in byte order of their paths
     GET accounts/<key>/<log>/body?path=&hash=                     a body, or a range of it; 410 if it is not here
     POST accounts/<key>/<log>/late                                events that our log lacks; the receipts
+    POST accounts/<key>/erase                                     the primary's order to forget a copy; the receipt
     GET packets/<key>                                             the newest signed packet of an account, as at relays
     POST packets                                                  packets that are shown: what became of each, and ours
 
@@ -22,7 +23,7 @@ be compared. Anything else is 409: one of the two has lost something.
 """
 
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from heapq import nsmallest
 from http import HTTPStatus
 from typing import ClassVar, TypeVar
@@ -34,13 +35,15 @@ from twisted.logger import Logger
 
 from pubky_homeserver.core.copies import Held, LoggedEvent, LogStanding, Offered, Position
 from pubky_homeserver.core.digests import EMPTY
-from pubky_homeserver.core.errors import Forbidden, InvalidRequest, NotFound, Refused
+from pubky_homeserver.core.erasing import Obeyed
+from pubky_homeserver.core.errors import Forbidden, InvalidRequest, NotErased, NotFound, Refused
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IIntegrityStore, ILogStore
 from pubky_homeserver.packets import home_of
 from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.changes import Changes
+from pubky_homeserver.peers.erasing import ERASE
 from pubky_homeserver.peers.exchange import FEATURE, Knowledge
 from pubky_homeserver.peers.handing import RANGES, Handing
 from pubky_homeserver.peers.late import LATE, LateWrites
@@ -56,7 +59,19 @@ T = TypeVar("T")
 ROOT = "/peer/v1/"
 
 VERSION = 1
-FEATURES = ("accounts", "changes", "entries", "events", "bodies", RANGES, "packets", messages.HOLDINGS, FEATURE, LATE)
+FEATURES = (
+    "accounts",
+    "changes",
+    "entries",
+    "events",
+    "bodies",
+    RANGES,
+    "packets",
+    messages.HOLDINGS,
+    FEATURE,
+    LATE,
+    ERASE,
+)
 """What a peer may ask for."""
 
 PAGE = 250
@@ -65,8 +80,18 @@ PAGE = 250
 MAX_BODIES = 1 << 20
 """Bytes of small bodies within a page of events, and one body more."""
 
+_REASONS = {
+    Obeyed.DIFFERENT: "The copy here has another history than your order, or is ahead of it",
+    Obeyed.LIVED_HERE: "The user of this account has signed up here: it is no mere copy",
+    Obeyed.BUSY: "An earlier copy of this account is still being erased",
+}
+
 STEP = 100
 """Events read from the store at a time: with the largest bodies, some 6 MiB."""
+
+
+async def _obey_nobody(_sender: str, _pubky: str, _log_id: str, _seq: int) -> Obeyed:
+    return Obeyed.NOTHING
 
 
 @frozen
@@ -119,6 +144,10 @@ class PeerSite:
     """What takes late writes of a peer; None if it cannot be asked for their bodies."""
     notice: Callable[[str], None] = lambda _key: None
     """Called with the key of each peer that asks something."""
+    obey: Callable[[str, str, str, int], Awaitable[Obeyed]] = field(default=_obey_nobody, kw_only=True)
+    """Carries an order out to erase a copy: sender, account, log id, number."""
+    called: Callable[[str], None] = field(default=lambda _key: None, kw_only=True)
+    """Is told which peer begins to listen: it is back."""
     _changes: Changes = field(init=False)
     _handing: Handing = field(init=False)
     _exact: dict[str, Route] = field(init=False)
@@ -126,6 +155,7 @@ class PeerSite:
     _of_log: dict[str, Route] = field(init=False)
     # The last part of a path about a log → its route.
     _packet: Route = field(init=False)
+    _erase: Route = field(init=False)
     app: ClassVar[Klein] = Klein()
     log: ClassVar[Logger] = Logger()
 
@@ -138,6 +168,7 @@ class PeerSite:
         self._of_log = {name: route(app, {"GET": name}) for name in ("events", "entries", "body")}
         self._of_log["late"] = route(app, {"POST": "late"})
         self._packet = route(app, {"GET": "packet"})
+        self._erase = route(app, {"POST": "erase"})
 
     async def answer(self, request: Request) -> None:
         """Answer one request."""
@@ -191,6 +222,8 @@ class PeerSite:
                 return self._exact[name], "", False
             case ["packets", pubky] if messages.is_pubky(pubky):
                 return self._packet, pubky, False
+            case ["accounts", pubky, "erase"] if messages.is_pubky(pubky):
+                return self._erase, pubky, False
             case ["accounts", pubky, log, name] if log in messages.LOGS and name in self._of_log:
                 if messages.is_pubky(pubky):
                     return self._of_log[name], pubky, messages.LOGS[log]
@@ -269,6 +302,7 @@ class PeerSite:
         request.setHeader(b"X-Accel-Buffering", b"no")  # an nginx on the way would keep small pieces back
         request.ends_with_input = True
         pieces = self._changes.of(asked.peer, after)
+        self.called(asked.peer.key)
         request.stream()
         try:
             async for piece in pieces:
@@ -398,6 +432,17 @@ class PeerSite:
             request, asked, lambda body: messages.read_late(body, pubky, private), messages.MAX_OFFER
         )
         return _json(request, messages.pack_kept(await takes.take(pubky, private, events)))
+
+    @app.route("/peer/v1/accounts/<pubky>/erase", methods=["POST"])
+    async def erase(self, request: Request, asked: Asked) -> bytes:
+        """Hide our copy of an account that lives at the peer. 200 when that is durable; 400, 403, 409, 413."""
+        log_id, seq = await self._posted(request, asked, messages.read_order, messages.MAX_ORDER)
+        obeyed = await self.obey(asked.peer.key, asked.pubky, log_id, seq)
+        if obeyed is Obeyed.ELSEWHERE:
+            raise Forbidden("The newest record of this account does not name you")
+        if not obeyed.is_done:
+            raise NotErased(_REASONS[obeyed])
+        return _json(request, messages.pack_obeyed(obeyed))
 
     async def _standing(self, asked: Asked) -> LogStanding:
         """Where a log that the peer may read stands: the account's homeserver may read all. Raises `NotFound`."""

@@ -150,6 +150,10 @@ class MemoryCopies:
         """Let go of a copy; its files are somebody else's."""
         del self._copies[pubky]
 
+    def put_back(self, pubky: str, copied: Copied) -> None:
+        """Keep a copy that was let go of."""
+        self._copies[pubky] = copied
+
     def point(self, pubky: str, primary: str) -> None:
         """Note where an account lives that does not live here."""
         if (copied := self._copies.get(pubky)) is not None:

@@ -42,6 +42,7 @@ from pubky_homeserver.core.records import (
 )
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
 from pubky_homeserver.store.copied import Copied, MemoryCopies
+from pubky_homeserver.store.erasures import MemoryErasures
 from pubky_homeserver.store.files import Blobs, Files, Home, mark_of
 from pubky_homeserver.store.grants import MemoryGrants
 from pubky_homeserver.store.integrity import MemoryIntegrity
@@ -98,6 +99,8 @@ class MemoryStore:
     """Accounts on their way."""
     packets: MemoryPackets = field(init=False)
     """The packets of accounts, copies and peers."""
+    erasures: MemoryErasures = field(init=False)
+    """Copies that are erased, and the orders that say so."""
     grants: MemoryGrants = field(init=False)
     """Grants and their bearers."""
     is_deaf: bool = field(default=False, init=False)
@@ -120,6 +123,10 @@ class MemoryStore:
     @copies.default
     def _make_copies(self) -> MemoryCopies:
         return MemoryCopies(self._accounts, self._blobs, self.shelf)
+
+    @erasures.default
+    def _make_erasures(self) -> MemoryErasures:
+        return MemoryErasures(self._accounts, self.copies, self.shelf, self._blobs, self.packets.forget)
 
     @integrity.default
     def _make_integrity(self) -> MemoryIntegrity:

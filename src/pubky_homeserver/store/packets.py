@@ -63,6 +63,10 @@ class MemoryPackets:
         """The packet of a key."""
         return self._packets.get(pubky)
 
+    def forget(self, pubky: str) -> None:
+        """Forget the packet of a key, if there is one."""
+        self._packets.pop(pubky, None)
+
     async def packet(self, pubky: str) -> bytes | None:
         """See `IPacketStore`."""
         return self.kept(pubky)

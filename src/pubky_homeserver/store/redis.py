@@ -30,6 +30,7 @@ from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.bounds import beyond, whole
 from pubky_homeserver.store.connection import STEP, Commands, Connection, Subscription
 from pubky_homeserver.store.copies import RedisCopies
+from pubky_homeserver.store.erasures import RedisErasures
 from pubky_homeserver.store.feeds import Feeds, account_page
 from pubky_homeserver.store.grants import RedisGrants
 from pubky_homeserver.store.integrity import RedisIntegrity, numbered
@@ -171,6 +172,11 @@ class RedisStore:
     def shelf(self) -> RedisShelf:
         """What did not win."""
         return RedisShelf(lambda: self._redis, self._room.has_room)
+
+    @property
+    def erasures(self) -> RedisErasures:
+        """Copies that are erased, and the orders that say so."""
+        return RedisErasures(lambda: self._redis, self.remembered, self.shelf)
 
     @property
     def grants(self) -> RedisGrants:

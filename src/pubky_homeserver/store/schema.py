@@ -60,6 +60,12 @@ key                    type    what it holds
                                blobs are in use, and nothing else refers to them
 `shelves`              zset    pubkys of the accounts of which something lies there, all with score 0
 `shelved`              hash    homeserver → bytes that things from it take on the shelves
+`hidden:copy:<pubky>`  hash    a copy that is erased, until it is wiped; so are `hidden:entries:<pubky>`,
+                               `hidden:log:pub:<pubky>`, `hidden:log:priv:<pubky>` and `hidden:shelf:<pubky>`: what lay
+                               there under the names without `hidden:`. Its blobs are in use
+`doomed`               zset    pubkys of copies that are to be wiped: score is when
+`erased`               hash    keyed hash of a pubky, hex → log ids of its copies that were erased, 16 bytes each
+`orders`               hash    peer, blank, pubky → an order to erase that copy (`erasures.py`)
 `packet:<pubky>`       string  the newest signed packet of an account, copy or peer (PKARR): signature, timestamp, DNS
                                message
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
@@ -89,6 +95,9 @@ COPIES = _SHARD + "copies"
 ANNOUNCING = _SHARD + "announcing"
 SHELVES = _SHARD + "shelves"
 SHELF_USED = _SHARD + "shelved"
+DOOMED = _SHARD + "doomed"
+ERASED = _SHARD + "erased"
+ORDERS = _SHARD + "orders"
 TOKENS_UNUSED = _SHARD + "tokens:unused"
 TOKENS_USED = _SHARD + "tokens:used"
 WAKE = _SHARD + "wake"
@@ -123,6 +132,15 @@ def log_name(private: bool) -> str:
 def log(private: bool, pubky: str = "") -> str:
     """The events of an account; without a pubky the beginning of the keys, to which scripts add it."""
     return f"{_SHARD}log:{log_name(private)}:{pubky}"
+
+
+def copied(pubky: str, is_hidden: bool = False) -> tuple[str, str, str, str, str]:
+    """All that is a copy's own: facts, files, public and private log, shelf. `is_hidden`: of one that is erased."""
+    facts, files, public, private, things = (
+        one if not is_hidden else f"{_SHARD}hidden:{one.removeprefix(_SHARD)}"
+        for one in (copy(pubky), entries(pubky), log(False, pubky), log(True, pubky), shelf(pubky))
+    )
+    return facts, files, public, private, things
 
 
 def feed(private: bool) -> str:

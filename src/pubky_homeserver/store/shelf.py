@@ -74,6 +74,16 @@ class RedisShelf:
         words = pubky, found.id, member, found.origin, found.bytes
         return bool(await self.redis().run("drop", keys, (*words, *_blobs(found))))
 
+    async def clear(self, key: str, limit: int) -> bool:
+        """Drop up to `limit` things of a shelf that lies under another key; whether there were any."""
+        words = key, "-", "+", "BYLEX", "LIMIT", 0, min(limit, MAX_PAGE)
+        members: list[bytes] = await self.redis().call("ZRANGE", *words)
+        keys = key, schema.SHELVES, schema.SHELF_USED, schema.GRACES
+        for member in members:
+            found = _unpack("", member)
+            await self.redis().run("drop", keys, ("", found.id, member, found.origin, found.bytes, *_blobs(found)))
+        return bool(members)
+
     async def shelf_used(self, origin: str) -> int:
         """See `IShelfStore`."""
         return int(await self.redis().call("HGET", schema.SHELF_USED, origin) or 0)
@@ -106,6 +116,15 @@ class MemoryShelf:
         for entry in _entries(shelved):
             self.blobs.use(entry)
         return True
+
+    def take(self, pubky: str) -> dict[str, Shelved]:
+        """Take all that lies on the shelf of an account away, by ids."""
+        return self._things.pop(pubky, {})
+
+    def put_back(self, pubky: str, things: dict[str, Shelved]) -> None:
+        """Put what was taken away where it was."""
+        if things:
+            self._things.setdefault(pubky, {}).update(things)
 
     async def shelf(self, pubky: str, after: str, limit: int) -> list[Shelved]:
         """See `IShelfStore`."""

@@ -177,6 +177,7 @@ class AdminSite:
             b"/peers/test": route(self.mirrors.app, {"POST": "test"}),
             b"/peers/pause": route(self.mirrors.app, {"POST": "pause_peer"}),
             b"/mirrors/open": route(self.moves.app, {"POST": "open_now"}),
+            b"/mirrors/erase": route(self.moves.app, {"POST": "erase_now"}),
             b"/mirrors/verify": route(self.verifying.app, {"GET": "show", "HEAD": "show", "POST": "verify_now"}),
             b"/mirrors/check": route(self.moves.app, {"GET": "check_all"}),
         }

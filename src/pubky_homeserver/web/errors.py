@@ -22,6 +22,7 @@ STATUS: dict[type[errors.Refused], int] = {
     errors.UserExists: 409,
     errors.Collision: 409,
     errors.LockUnknown: 409,
+    errors.NotErased: 409,
     errors.PreconditionFailed: 412,
     errors.LockLost: 412,
     errors.BodyTooLarge: 413,

@@ -54,8 +54,11 @@ class Mirrors:
         many changes (`lag`) it is known to be behind, bytes, files whose body is missing, files that a comparison would
         remove which waits for the operator (`braked`), and when its history was last another one than its primary's
         (`forked`, Unix seconds, since the process began), when bodies and list were last found to be right (`verified`,
-        Unix seconds, 0 for never). `moves`, the newest last: pubky, `what` (opened, fenced, or
-        voided, a claim), the `other` homeserver, when (`at`), and `is_back`: it went the other way just before.
+        Unix seconds, 0 for never).
+        `orders` to erase copies: the `peer`, pubky, when it was given (`ordered`) and obeyed (`receipt`, 0 for not yet;
+        both Unix seconds), and why not yet, or null (`failure`). `erased`, copies that are hidden: pubky, and when they
+        are wiped (`until`). `moves`, the newest last: pubky, `what` (opened, fenced, or voided, a claim), the `other`
+        homeserver, when (`at`), and `is_back`: it went the other way just before.
         """
         return json_body(request, self.status())
 

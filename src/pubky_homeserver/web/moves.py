@@ -1,12 +1,13 @@
-"""The operator looks at what would become of accounts if they came here, and lets one come that waits."""
+"""The operator looks at what would become of accounts if they came here, lets one come, has copies elsewhere erased."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
 from attrs import frozen
 from klein import Klein
 
 from pkarr.keys import InvalidPublicKey, PublicKey
+from pubky_homeserver.core.erasing import Order
 from pubky_homeserver.core.errors import InvalidRequest, NotThisProcess
 from pubky_homeserver.web.queries import pairs_of
 from pubky_homeserver.web.request import Request
@@ -21,12 +22,18 @@ async def _check_elsewhere(_pubky: str | None) -> list[dict[str, object]]:
     raise NotThisProcess("No account is opened by this process: it follows no homeserver")
 
 
+async def _erase_elsewhere(_pubky: str) -> Sequence[Order]:
+    raise NotThisProcess("No homeserver is trusted by this process: nobody has a copy of an account")
+
+
 @frozen
 class Moves:
     """Accounts that move. `open` opens one now; `check` tells of one copy, or all, how it would go."""
 
     open: Callable[[str, bool], Awaitable[bool]] = _open_elsewhere
     check: Callable[[str | None], Awaitable[list[dict[str, object]]]] = _check_elsewhere
+    erase: Callable[[str], Awaitable[Sequence[Order]]] = _erase_elsewhere
+    """Orders all who may have a copy of an account of ours to erase it."""
     app: ClassVar[Klein] = Klein()
 
     @app.route("/mirrors/open", methods=["POST"])
@@ -39,6 +46,16 @@ class Moves:
         pubky = _key(query.get("pubky", ""))
         opened = await self.open(pubky, query.get("incomplete") == "true")
         return json_body(request, {"pubky": pubky, "opened": opened})
+
+    @app.route("/mirrors/erase", methods=["POST"])
+    async def erase_now(self, request: Request) -> bytes:
+        """Order every peer that may have a copy of an account of ours to erase it. 200 as JSON; 400, 503.
+
+        Query: `pubky`. Answer: pubky, and to how many peers the order is given (`ordered`). What became of it: `orders`
+        of `/mirrors`.
+        """
+        pubky = _key(dict(pairs_of(request.query)).get("pubky", ""))
+        return json_body(request, {"pubky": pubky, "ordered": len(await self.erase(pubky))})
 
     @app.route("/mirrors/check", methods=["GET"])
     async def check_all(self, request: Request) -> bytes:

@@ -1,0 +1,1 @@
+A homeserver can order its peers to erase their copies of an account (`homeserver mirror erase PUBKY`): they hide it at once, wipe it after three days unless the user moves to them, and do not follow it again.

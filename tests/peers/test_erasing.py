@@ -1,0 +1,249 @@
+"""What a primary orders to be erased: hidden at once, wiped later, and not before the user had their say."""
+
+import pytest
+import pytest_twisted
+
+from pkarr.keys import Keypair
+from pubky_homeserver.core.erasing import Obeyed, Order
+from pubky_homeserver.core.errors import InvalidRequest, PeerBroken, PeerRefused
+from pubky_homeserver.peers.erasing import ERASE, Erasures, naming
+from pubky_homeserver.peers.ordering import Orders
+from tests.peers.judge import check_copy
+from tests.peers.peering import FOLLOWER, peering
+from tests.peers.test_moving import begin as begin_world
+from tests.peers.test_moving import check_writes, claim, end, lives_at, wait
+from tests.peers.worlds import User, World
+
+GRACE = 1800.0
+"""Seconds: with three days the heartbeats of the simulated homeservers would take minutes."""
+
+
+def orders(world: World, name: str) -> Orders:
+    """What a node orders."""
+    peering = world.nodes[name].peering
+    assert peering is not None
+    return peering.orders
+
+
+def erasures(world: World, name: str) -> Erasures:
+    """What a node was ordered."""
+    peering = world.nodes[name].peering
+    assert peering is not None
+    return peering.erasures
+
+
+async def begin(*names: str) -> tuple[World, User]:
+    """Homeservers that mirror each other with a short grace, and a user of the first one, with files."""
+    world, user = await begin_world(*names)
+    for name in names:
+        erasures(world, name).grace = GRACE
+    return world, user
+
+
+async def is_hidden(world: World, name: str, user: User) -> bool:
+    """Whether nothing of an account can be read at a node."""
+    store = world.nodes[name].store
+    copies = world.nodes[name].peering.copies  # type: ignore[union-attr]  # it runs
+    assert (copies.of(user.pubky) is None) == (await store.copies.copy(user.pubky) is None)
+    return copies.of(user.pubky) is None and await store.logs.standing(user.pubky, False) is None
+
+
+async def bodies(world: World, name: str) -> int:
+    """How many blobs are kept for something at a node, but for those whose grace is over."""
+    node = world.nodes[name]
+    kept = {blob for blob in node.blobs._kept}  # noqa: C416  # no port tells all that is there
+    gone = set(await node.store.expired_blobs(world.microseconds, 500))
+    return len(await node.store.known_blobs(kept - gone))
+
+
+def receipts(world: World, name: str) -> list[bool]:
+    """Which orders of a node are obeyed."""
+    return [bool(one["receipt"]) for one in orders(world, name).status()]
+
+
+@pytest_twisted.ensureDeferred
+async def test_copies_are_hidden_at_once_and_wiped_later() -> None:
+    """Each peer gives its receipt when nothing can be read there; after the grace no byte is left, and none comes."""
+    world, user = await begin("a", "b", "c")
+    assert not await is_hidden(world, "b", user)
+    assert len(wait(world, orders(world, "a").erase(user.pubky))) == 2
+    world.pass_time(10)
+    assert receipts(world, "a") == [True, True]
+    for name in ("b", "c"):
+        assert await is_hidden(world, name, user)
+        assert await world.nodes[name].store.packets.packet(user.pubky) is not None
+    await world.put(user, "/pub/later", b"x" * 100)
+    world.pass_time(GRACE + 100)
+    for name in ("b", "c"):
+        assert await is_hidden(world, name, user)
+        assert await world.nodes[name].store.erasures.doomed(9) == []
+        assert await world.nodes[name].store.packets.packet(user.pubky) is None
+        assert await bodies(world, name) == 0
+    await check_writes(world, user)
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_was_down_gets_the_order_when_it_is_back() -> None:
+    """The order waits for days, over a restart of who gave it too, and is given as soon as the peer calls."""
+    world, user = await begin("a", "b", "c")
+    await world.kill("c")
+    wait(world, orders(world, "a").erase(user.pubky))
+    world.pass_time(10)
+    assert receipts(world, "a") == [True, False]
+    await world.kill("a")
+    world.pass_time(3600)
+    await world.start("a")
+    world.pass_time(400)
+    assert receipts(world, "a") == [True, False]
+    assert orders(world, "a").status()[1]["failure"]
+    await world.start("c")
+    world.pass_time(10)
+    assert receipts(world, "a") == [True, True]
+    assert await is_hidden(world, "c", user)
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_not_the_primary_orders_nothing() -> None:
+    """I12: an order from a peer whom the newest record does not name changes nothing, whatever it says."""
+    world, user = await begin("a", "b", "c")
+    standing = await world.nodes["a"].store.logs.standing(user.pubky, False)
+    assert standing is not None
+    with pytest.raises(InvalidRequest):
+        await orders(world, "c").erase(user.pubky)
+    key, position = world.nodes["b"].key, standing.position
+    hostile = orders(world, "c")
+    await hostile.store.order(Order(key, user.pubky, position.log_id, position.seq, world.microseconds))
+    wait(world, deferred_look(hostile))
+    hostile.begin(key)
+    world.pass_time(10)
+    assert "403" in str(hostile.status()[0]["failure"])
+    assert not await is_hidden(world, "b", user)
+    await check_copy(world.nodes["a"], world.nodes["b"], user.pubky)
+    await end(world)
+
+
+async def deferred_look(one: Orders) -> None:
+    """Let it read its orders."""
+    await one._look()  # orders are only given by `erase`, which refuses this one
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_order_that_does_not_fit_waits() -> None:
+    """A primary that lost the end of its log gets no receipt from a copy that has it: the operators must look."""
+    world, user = await begin("a", "b")
+    erasing = world.nodes["a"].store.erasures
+    standing = await world.nodes["a"].store.logs.standing(user.pubky, False)
+    assert standing is not None
+    position, key = standing.position, world.nodes["b"].key
+    for log_id, seq in ((position.log_id, position.seq - 1), ("12" * 16, position.seq)):
+        await erasing.order(Order(key, user.pubky, log_id, seq, world.microseconds))
+        wait(world, deferred_look(orders(world, "a")))
+        orders(world, "a").begin(key)
+        world.pass_time(10)
+        assert "409" in str(orders(world, "a").status()[0]["failure"])
+        assert not await is_hidden(world, "b", user)
+    wait(world, orders(world, "a").erase(user.pubky))
+    world.pass_time(10)
+    assert receipts(world, "a") == [True]
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_users_record_lifts_it() -> None:
+    """A primary that turned hostile erases all copies: the record that names one of them brings all back."""
+    world, user = await begin("a", "b")
+    wait(world, orders(world, "a").erase(user.pubky))
+    world.pass_time(10)
+    assert await is_hidden(world, "b", user)
+    await world.kill("a")
+    await world.point(user, "b")
+    world.pass_time(1500)
+    assert await lives_at(world.nodes["b"], user)
+    await check_writes(world, user, private=False)
+    world.pass_time(GRACE)
+    await check_writes(world, user, private=False)
+    assert await world.nodes["b"].store.erasures.doomed(9) == []
+    await end(world)
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_a_sign_up_finds_the_hidden_copy(is_signed: bool) -> None:
+    """What clients do to move works with a hidden copy too; without a record it is hidden again, and wiped in time."""
+    world, user = await begin("a", "b")
+    wait(world, orders(world, "a").erase(user.pubky))
+    world.pass_time(10)
+    await world.kill("a")
+    await claim(world, user, "b")
+    assert not await is_hidden(world, "b", user)
+    user.been.add("b")
+    if is_signed:
+        await world.point(user, "b")
+        world.pass_time(200)
+        assert await lives_at(world.nodes["b"], user)
+        await check_writes(world, user, private=False)
+    else:
+        world.pass_time(1000)
+        assert await is_hidden(world, "b", user)
+    world.pass_time(GRACE)
+    assert await world.nodes["b"].store.erasures.doomed(9) == []
+    assert await is_hidden(world, "b", user) is not is_signed
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_crash_forgets_no_erasure() -> None:
+    """A peer that dies after the receipt wipes when its time has come; one that dies while it wipes goes on."""
+    world, user = await begin("a", "b")
+    wait(world, orders(world, "a").erase(user.pubky))
+    world.pass_time(10)
+    await world.kill("b")
+    await world.nodes["b"].store.erasures.wipe(user.pubky, 1)
+    world.pass_time(GRACE)
+    assert await world.nodes["b"].store.erasures.doomed(9) != []
+    await world.start("b")
+    world.pass_time(100)
+    assert await world.nodes["b"].store.erasures.doomed(9) == []
+    assert await is_hidden(world, "b", user)
+    assert await bodies(world, "b") == 0
+    await end(world)
+
+
+def test_names_tell_nothing_without_the_key() -> None:
+    """The same key always gives the same name, and another homeserver's another one."""
+    names = [naming(Keypair(bytes([one]) * 32)) for one in (1, 1, 2)]
+    first, again, other = (name("somebody") for name in names)
+    assert first == again != other
+    assert naming(Keypair(b"\x01" * 32))("somebody else") != first
+    assert len(first) == 64
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_an_order_looks_like() -> None:
+    """Orders are features, signed with their bodies, and bounded; what is no receipt is none."""
+    told: list[tuple[str, str, str, int]] = []
+    answers = [Obeyed.HIDDEN, Obeyed.ELSEWHERE, Obeyed.LIVED_HERE, Obeyed.NOTHING]
+
+    async def obey(*order: object) -> Obeyed:
+        told.append(order)  # type: ignore[arg-type]  # the site sends no other
+        return answers[len(told) - 1]
+
+    async with peering() as pair:
+        pair.site.obey = obey
+        pubky, client = pair.owner.pubky, pair.client
+        assert ERASE in (await client.greet()).features
+        assert await client.erase(pubky, "ab" * 16, 7) is Obeyed.HIDDEN
+        for status in ("403", "409"):
+            with pytest.raises(PeerRefused, match=status):
+                await client.erase(pubky, "ab" * 16, 7)
+        assert await client.erase(pubky, "ab" * 16, 7) is Obeyed.NOTHING
+        assert told == [(FOLLOWER.public_key.z32, pubky, "ab" * 16, 7)] * 4
+        with pytest.raises(PeerBroken, match="400"):
+            await client.erase(pubky, "no log id", 7)
+        target = f"/peer/v1/accounts/{pubky}/erase"
+        assert (await pair.ask(target)).status == 405
+        assert (await pair.ask(target, "POST")).status == 400
+        assert (await pair.ask(target, "POST", keypair=None)).status == 403
+    assert len(told) == 4
