@@ -460,6 +460,25 @@ async def test_nothing_to_announce(store: Store) -> None:
         await put(store, ALICE, "/pub/b")
 
 
+@pytest.mark.parametrize("limit", [1, 2, 250])
+@pytest_twisted.ensureDeferred
+async def test_a_path_that_was_removed_again_and_again(store: Store, limit: int) -> None:
+    """The feed says once that it is gone; and once more if it was there and gone again before the next opening."""
+    await sign_up(store, ALICE)
+    for _ in range(3):
+        await put(store, ALICE, "/pub/a")
+        await store.delete(ALICE, "/pub/a")
+    before = len(await store.events(0, 1000, True))
+    for number in (2, 4):
+        await fence(store, LATER + number)
+        await claim(store)
+        assert await open_here(store, LATER + number + 1)
+        await announce(store, limit)
+        told = (await store.events(0, 1000, True))[before:]
+        assert [(one.operation, one.path) for one in told] == [(Operation.DEL, "/pub/a")]
+        before += 1
+
+
 # --- bodies -------------------------------------------------------------------------------------------------------
 
 

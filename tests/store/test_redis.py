@@ -56,6 +56,15 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
     await store.packets.keep_packet(carol, bytes(72))
     assert await store.moves.open(carol, bytes(72), NOW, incomplete=True)
     await store.shelf.shelve(Shelved(ALICE, "id", Reason.LATE, BOB, "/pub/a", None, None, NOW, NOW))
+    dave = "d" * 52
+    await sign_up(store, dave)
+    await put(store, dave, "/pub/a")
+    await store.delete(dave, "/pub/a")
+    away, back = (bytes(64) + number.to_bytes(8, "big") for number in (2**52, 2**52 + 1))
+    await store.packets.keep_packet(dave, away, BOB)
+    await store.packets.keep_packet(dave, back)
+    assert await store.moves.open(dave, back, NOW)
+    assert not await store.moves.announce(dave, 2)
     page = dict(re.findall(r"^`(.*?)`\s+(\w+) ", schema.__doc__ or "", re.MULTILINE))
     names = {re.sub(r"\\?<\w+\\?>", ".+", re.escape(name)): kind for name, kind in page.items()}
     keys = [key.decode() for key in server.ask("KEYS", "*")]

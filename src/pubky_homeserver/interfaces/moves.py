@@ -37,7 +37,7 @@ class IMoveStore(Interface):
     async def announce(pubky: str, limit: int) -> bool:
         """Put a part of what came with an account into the feed of all accounts: up to `limit` (at most 250) events.
 
-        First a DEL for each path that the logs say was removed and that holds nothing, then a PUT for each file that
+        First one DEL for each path that the logs say was removed and that holds nothing, then a PUT for each file that
         nobody wrote since the account opened: events as others are, with the next numbers; digests stay as they are. So
         who reads the feed from anywhere ends with the account's files. Returns whether it is done.
         """

@@ -48,7 +48,7 @@ class RedisMoves:
         """See `IMoveStore`."""
         keys = (
             *(schema.account(pubky), schema.copy(pubky), schema.COPIES, schema.packet(pubky)),
-            *(schema.SHARD, schema.NUMBERS, schema.ANNOUNCING),
+            *(schema.SHARD, schema.NUMBERS, schema.ANNOUNCING, schema.announced(pubky)),
         )
         words = pubky, packet, now, int(incomplete), token_bytes(16), token_bytes(16)
         return bool(checked(await self.redis().run("open_account", keys, words)))
@@ -58,6 +58,7 @@ class RedisMoves:
         keys = (
             *(schema.account(pubky), schema.entries(pubky), schema.log(False, pubky), schema.log(True, pubky)),
             *(schema.feed(False), schema.feed(True), schema.SHARD, schema.WAKE, schema.ANNOUNCING),
+            schema.announced(pubky),
         )
         with nullcontext() if self.remembered is None else self.remembered.rewriting(pubky):
             return bool(await self.redis().run("announce", keys, (pubky, min(limit, PART), PRIVATE)))
@@ -148,7 +149,8 @@ class MemoryMoves:
         home.account = evolve(home.account, used=copy.used)
         home.missing = copy.missing
         self.copies.drop(pubky)
-        gone = [one.path for one in home.files.events if one.operation is Operation.DEL and not is_name(one.path)]
+        removed = (one.path for one in home.files.events if one.operation is Operation.DEL and not is_name(one.path))
+        gone = dict.fromkeys(removed)  # some were removed more than once
         self._left[pubky] = [(Operation.DEL, path) for path in sorted(gone, key=is_private)] + [
             (Operation.PUT, path) for path in home.files.paths if not is_name(path)
         ]

@@ -56,6 +56,7 @@ key                    type    what it holds
                                for 0 and none
 `copies`               zset    pubkys of the copies, all with score 0
 `announcing`           zset    pubkys of the accounts with `announce`, all with score 0
+`announced:<pubky>`    set     paths that were told to be gone, until all of that is told
 `shelf:<pubky>`        zset    the account's conflict shelf, all with score 0: id, NUL, packed thing (`shelf.py`). Its
                                blobs are in use, and nothing else refers to them
 `shelves`              zset    pubkys of the accounts of which something lies there, all with score 0
@@ -117,6 +118,11 @@ def entries(pubky: str) -> str:
 def copy(pubky: str = "") -> str:
     """What is known of a copy; without a pubky the beginning of the keys, to which scripts add it."""
     return f"{_SHARD}copy:{pubky}"
+
+
+def announced(pubky: str) -> str:
+    """The paths of which the feed says that they are gone, while it is said."""
+    return f"{_SHARD}announced:{pubky}"
 
 
 def shelf(pubky: str) -> str:

@@ -1,6 +1,6 @@
 -- uses: lock account log packed
 -- Put a part of what came with an account into the feed. Returns 1 if that is done, else 0.
--- KEYS  account, entries, public log, private log, public feed, private feed, shard, wake, announcing
+-- KEYS  account, entries, public log, private log, public feed, private feed, shard, wake, announcing, announced
 -- ARGV  pubky, limit (at most 250), beginning of the private paths
 -- The field `announce` says how far it is: 'pub <event id>' and 'priv <event id>' while what was removed is told from a
 -- log, then 'files <path>'.
@@ -11,6 +11,7 @@ local announced, away = unpack(redis.call('HMGET', KEYS[1], 'announce', 'away'))
 if not announced or away then
   redis.call('HDEL', KEYS[1], 'announce')
   redis.call('ZREM', KEYS[9], pubky)
+  redis.call('DEL', KEYS[10])
   return 1
 end
 
@@ -39,7 +40,8 @@ local function tell_removed(log, after)
       return done, true
     end
     local path = removed(packed)
-    if path and path:sub(1, 1) == '/' and not entry_at(KEYS[2], path) then
+    local is_gone = path and path:sub(1, 1) == '/' and not entry_at(KEYS[2], path)
+    if is_gone and redis.call('SADD', KEYS[10], path) == 1 then
       tell(log, DEL, '', path)
     end
     done, after = done + 1, event[1]:match('^%d+')
@@ -75,6 +77,7 @@ if what == 'files' then
   end
   redis.call('HDEL', KEYS[1], 'announce')
   redis.call('ZREM', KEYS[9], pubky)
+  redis.call('DEL', KEYS[10])
   return 1
 end
 local _, is_over = tell_removed(what, after)

@@ -1,6 +1,6 @@
 -- uses: lock account
 -- Let a copy be an account that lives here. Returns 1, or 0 if it cannot; or the name of the refusal.
--- KEYS  account, copy, copies, packet, shard, numbers, announcing
+-- KEYS  account, copy, copies, packet, shard, numbers, announcing, announced
 -- ARGV  pubky, packet that must be kept, now, whether a list may lack something ('1'), log ids of the new reigns
 local pubky, packet, now, incomplete, public, private = unpack(ARGV)
 local account, copy, shard = KEYS[1], KEYS[2], KEYS[5]
@@ -33,7 +33,7 @@ redis.call('HSET', shard, 'event', whole(last))
 redis.call('HINCRBY', shard, 'used', used)
 redis.call('HSET', account, 'used', used, 'missing', missing, 'absent', absent or 0, 'admitted', now, 'announce', 'pub 0')
 redis.call('HDEL', account, 'away')
-redis.call('DEL', copy)
+redis.call('DEL', copy, KEYS[8])
 redis.call('ZREM', KEYS[3], pubky)
 redis.call('ZADD', KEYS[7], 0, pubky)
 return 1
