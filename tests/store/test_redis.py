@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from pubky_homeserver.core.digests import EMPTY, fold, mark
+from pubky_homeserver.core.erasing import Order
 from pubky_homeserver.core.errors import CannotStart, NewerSchema, StorageFull, StoreAway, WriteNotAllowed
 from pubky_homeserver.core.quotas import MEGABYTE, UserQuota
 from pubky_homeserver.core.records import Account, Entry, Lock, SignupToken
@@ -65,6 +66,10 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
     await store.packets.keep_packet(dave, back)
     assert await store.moves.open(dave, back, NOW)
     assert not await store.moves.announce(dave, 2)
+    erin = "e" * 52
+    await store.copies.begin(erin, ALICE, NOW)
+    await store.erasures.hide(erin, ALICE, "0" * 32, 0, NOW, "f" * 64)
+    await store.erasures.order(Order(BOB, ALICE, "0" * 32, 1, NOW))
     page = dict(re.findall(r"^`(.*?)`\s+(\w+) ", schema.__doc__ or "", re.MULTILINE))
     names = {re.sub(r"\\?<\w+\\?>", ".+", re.escape(name)): kind for name, kind in page.items()}
     keys = [key.decode() for key in server.ask("KEYS", "*")]

@@ -8,7 +8,7 @@ tells lies on our shelf: nothing is applied, and nothing is lost.
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -24,6 +24,7 @@ from pubky_homeserver.core.errors import PeerError, Refused
 from pubky_homeserver.core.records import Event, Operation
 from pubky_homeserver.interfaces import IEntryStore, ILogStore, IShelfStore
 from pubky_homeserver.packets import Packets, home_of
+from pubky_homeserver.peers.bodies import Underway
 from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.official import UNKNOWN, Official, Told
@@ -99,7 +100,8 @@ class Afterwards(Service):
         after = await self._since(key, pubky)
         while after is not None and (page := await official.events(pubky, after, PAGE)):
             neighbour = self.neighbours[key]
-            late = LateWrites(neighbour.bodies, self.logs, self.entries, self.shelf, self.clock, neighbour.may_keep)
+            bodies = evolve(neighbour.bodies, underway=Underway())
+            late = LateWrites(bodies, self.logs, self.entries, self.shelf, self.clock, neighbour.may_keep)
             events = await self._described(official, pubky, page)
             taken = await late.take(pubky, False, events)
             if len(taken) < len(events):

@@ -1,9 +1,10 @@
 """Bodies fetched from a peer: into memory or a file, and never one with another hash than it was named."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import ClassVar
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 from blake3 import blake3
 from twisted.logger import Logger
 
@@ -19,15 +20,40 @@ LEAST = 64 << 10
 """Bytes that an answer which was cut must have brought, for its rest to be asked for at once."""
 
 
+@define(eq=False)
+class Underway:
+    """Bytes of a peer's bodies that count already, though the store does not count them yet: so no bound is passed."""
+
+    bytes: int = 0
+    _landed: Counter[str] = field(factory=Counter, init=False)
+    # Account → bytes of bodies that are here, and perhaps not counted yet.
+
+    def begin(self, length: int) -> None:
+        """A body is fetched."""
+        self.bytes += length
+
+    def end(self, pubky: str, length: int, is_here: bool) -> None:
+        """It is here, and waits to be counted; or it is not coming."""
+        if is_here:
+            self._landed[pubky] += length
+        else:
+            self.bytes -= length
+
+    def settle(self, pubky: str) -> None:
+        """What came of an account is counted by the store."""
+        self.bytes -= self._landed.pop(pubky, 0)
+
+
 @frozen
 class Bodies:
-    """Fetches bodies of one peer's. `may_keep`: whether so many more bytes are allowed."""
+    """Fetches bodies of one peer's. `may_keep`: whether so many more bytes are allowed, besides what is `underway`."""
 
     peer: IPeer
     blobs: IBlobStore
     inline_limit: int
     may_keep: Callable[[int], bool]
     tally: Tally = field(factory=Tally)
+    underway: Underway = field(factory=Underway)
     log: ClassVar[Logger] = Logger()
 
     async def given(self, pubky: str, private: bool, entry: Entry, body: bytes | None) -> Entry:
@@ -38,8 +64,17 @@ class Bodies:
 
     async def fetched(self, pubky: str, private: bool, entry: Entry) -> Entry:
         """An entry with its body; or as it is, if that cannot be had. Raises what `IPeer.body` does but `BodyGone`."""
-        if not self.may_keep(entry.length):
+        if not self.may_keep(self.underway.bytes + entry.length):
             return entry
+        self.underway.begin(entry.length)
+        whole = entry
+        try:
+            whole = await self._fetched(pubky, private, entry)
+            return whole
+        finally:
+            self.underway.end(pubky, entry.length, whole is not entry)
+
+    async def _fetched(self, pubky: str, private: bool, entry: Entry) -> Entry:
         for _ in range(TRIES):
             try:
                 whole = await self._fetch(pubky, private, entry)

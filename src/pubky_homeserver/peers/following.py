@@ -30,7 +30,7 @@ from pubky_homeserver.core.errors import (
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.records import Entry, Operation
 from pubky_homeserver.interfaces import IBlobStore, ICopyStore, IFollower, IPeer
-from pubky_homeserver.peers.bodies import Bodies
+from pubky_homeserver.peers.bodies import Bodies, Underway
 from pubky_homeserver.peers.comparing import END, Comparing
 from pubky_homeserver.peers.lists import Lists
 from pubky_homeserver.peers.tally import Counted, Tally
@@ -66,6 +66,7 @@ class Follower:
     """Reads a copy from the store; whoever shows copies looks along, so that a log that never rests is shown too."""
     comparing: Comparing = field(kw_only=True)
     tally: Tally = field(factory=Tally, kw_only=True)
+    underway: Underway = field(factory=Underway, kw_only=True)
     bodies: Bodies = field(init=False)
     log: ClassVar[Logger] = Logger()
 
@@ -75,7 +76,7 @@ class Follower:
 
     @bodies.default
     def _make_bodies(self) -> Bodies:
-        return Bodies(self.peer, self.blobs, self.inline_limit, self.may_keep, self.tally)
+        return Bodies(self.peer, self.blobs, self.inline_limit, self.may_keep, self.tally, self.underway)
 
     async def catch_up(self, pubky: str, private: bool) -> None:
         """Be where the primary stands, and know it.

@@ -8,7 +8,7 @@ body, so it does not matter who gives it.
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -88,6 +88,8 @@ class Healer(Service):
             left += (await all_of(self._fetch(pubky, copy, one, silent) for one in page)).count(False)
         if copy is not None:
             await self.copies.refresh(pubky)
+            if (primary := self.neighbours.get(copy.primary)) is not None:
+                primary.bodies.underway.settle(pubky)
         return left
 
     async def _fill(self, copy: Copy) -> int:
@@ -110,7 +112,7 @@ class Healer(Service):
             if key in silent:
                 continue
             try:
-                whole = await self.bodies[key].fetched(pubky, private, entry)
+                whole = await self._bodies(key, copy).fetched(pubky, private, entry)
             except PeerError as error:
                 self.log.debug("{key} has no bodies of {pubky}: {reason}", key=key, pubky=pubky, reason=str(error))
                 silent.add(key)
@@ -126,14 +128,17 @@ class Healer(Service):
     def _who(self, pubky: str, copy: Copy | None, entry: Entry) -> Iterator[str]:
         """The peers that may have a body, and give it to us."""
         for key, neighbour in self.neighbours.items():
-            if copy is not None and (key == copy.primary or not self._may_keep(copy, entry)):
-                continue  # it was asked, or there is no room
+            if copy is not None and key == copy.primary:
+                continue  # it was asked
             if not is_private(entry.path) or (copy is None and neighbour.peer.may_read(pubky, True)):
                 yield key
 
-    def _may_keep(self, copy: Copy, entry: Entry) -> bool:
-        primary = self.neighbours.get(copy.primary)
-        return primary is None or self.copies.held_by(copy.primary) + entry.length <= primary.peer.max_bytes
+    def _bodies(self, key: str, copy: Copy | None) -> Bodies:
+        """What fetches from a peer: for a copy within the bounds of its primary, for an account without."""
+        primary = None if copy is None else self.neighbours.get(copy.primary)
+        if primary is None:
+            return self.bodies[key]
+        return evolve(self.bodies[key], may_keep=primary.may_keep, underway=primary.bodies.underway)
 
     # --- again and again ------------------------------------------------------------------------------------------
 

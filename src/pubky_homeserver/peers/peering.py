@@ -6,7 +6,7 @@ Nothing of this exists without peers in the settings.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from attrs import asdict, define, field
+from attrs import asdict, define, evolve, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -37,7 +37,7 @@ from pubky_homeserver.interfaces import (
 )
 from pubky_homeserver.packets import Packets, home_of
 from pubky_homeserver.peers.afterwards import Afterwards
-from pubky_homeserver.peers.bodies import Bodies
+from pubky_homeserver.peers.bodies import Bodies, Underway
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.comparing import Comparing
 from pubky_homeserver.peers.erasing import Erasures, naming
@@ -275,10 +275,21 @@ class Peering(Service):
 
         store: ICopyStore = self.copies.store
         tally = self.tally
-        blobs, inline, read = self.storage.blobs, self.storage.inline_limit, self.copies.refresh
+        blobs, inline, underway = self.storage.blobs, self.storage.inline_limit, Underway()
+
+        async def read(pubky: str) -> Copy | None:
+            copy = await self.copies.refresh(pubky)
+            underway.settle(pubky)
+            return copy
+
         key = self.keypair.public_key.z32
         comparing = Comparing(client, store, self.logs, self.shelf, key, self.clock, may_keep, self.copies.fork)
-        ours = Follower(client, store, blobs, self.clock, inline, may_keep, read, comparing=comparing, tally=tally)
+        ours = Follower(
+            *(client, store, blobs, self.clock, inline, may_keep, read),
+            comparing=comparing,
+            tally=tally,
+            underway=underway,
+        )
         follower: IFollower = ours
         if official is not None:
             follower = Retelling.of(official, ours, self.logs, self.storage.entries)
@@ -357,7 +368,7 @@ class Peering(Service):
         neighbour = self.neighbours.get(peer.key)
         if neighbour is None:
             return None
-        bodies, may_keep = neighbour.bodies, neighbour.may_keep
+        bodies, may_keep = evolve(neighbour.bodies, underway=Underway()), neighbour.may_keep
         return LateWrites(bodies, self.logs, self.storage.entries, self.shelf, self.clock, may_keep)
 
     async def pause(self, name: str, paused: bool) -> None:
