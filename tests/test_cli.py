@@ -536,6 +536,17 @@ async def test_mirror_verify(shell: Shell, node: Operator) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_mirror_erase(shell: Shell, node: Operator) -> None:
+    """The order is given to all peers that may have a copy."""
+    ran = await shell.run("mirror", "erase", KEY, "--yes")
+    assert (ran.code, ran.err) == (0, "Ordered of 2 peers; see homeserver mirror status.\n")
+    assert json.loads((await shell.run("mirror", "erase", KEY, "--yes", "--json")).out) == {"pubky": KEY, "ordered": 2}
+    assert node.erased == [KEY, KEY]
+    assert (await shell.run("mirror", "erase", "nobody", "--yes")).code == 1
+    assert (await node.ask("POST", f"/mirrors/erase?pubky={KEY}")).status == 401
+
+
+@pytest_twisted.ensureDeferred
 async def test_promote_check(shell: Shell, node: Operator) -> None:
     """A line for each copy: whether its user could move here now, and why not."""
     ran = await shell.run("mirror", "promote-check")

@@ -17,6 +17,7 @@ from pkarr.packet import SignedPacket
 from pkarr.survey import Sighting, survey
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.conflicts import Conflicts
+from pubky_homeserver.core.erasing import Order
 from pubky_homeserver.core.errors import InvalidRequest, NotHereYet, StoreAway
 from pubky_homeserver.core.health import Check, Publication
 from pubky_homeserver.core.records import Totals
@@ -84,6 +85,8 @@ class Operator:
     """What is said of copies."""
     exposed: dict[str, object] = field(factory=dict)
     """What would be lost."""
+    erased: list[str] = field(factory=list)
+    """Accounts whose copies were to be erased."""
     verifications: list[Verification] = field(factory=list)
     """How one goes on."""
     verified: list[str | None] = field(factory=list)
@@ -152,6 +155,11 @@ class Operator:
         """Let a comparison go on."""
         return self.waiting.pop(pubky, 0)
 
+    async def erase(self, pubky: str) -> list[Order]:
+        """Two peers are ordered to erase their copies."""
+        self.erased.append(pubky)
+        return [Order(peer, pubky, "0" * 32, 1, 1) for peer in ("a" * 52, "b" * 52)]
+
     async def verify(self, pubky: str | None) -> Verification:
         """A verification begins."""
         self.verified.append(pubky)
@@ -194,7 +202,7 @@ async def operator(password: str = PASSWORD, asks_networks: bool = True) -> Asyn
     one = Operator(clock, store, accounts, {"disk": True})
     health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.records, clock)
     known = NetworkRecords(one.survey, one.publish, clock) if asks_networks else None
-    moves = Moves(one.open, one.check) if asks_networks else Moves()
+    moves = Moves(one.open, one.check, one.erase) if asks_networks else Moves()
     storage = Storage(store, store.locks, MemoryBlobs(clock), clock)
     shelf = Shelf(Conflicts(store.shelf, storage), one.repair)
     one.site = AdminSite(
