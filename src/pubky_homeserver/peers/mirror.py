@@ -371,8 +371,8 @@ class Mirror(Service):
 
     def _wait(self, one: Log, longest: float) -> None:
         """Try a log again after a while, `longest` at most."""
-        if one in self._waiting:
-            return  # it was tried in between, for there was a hint
+        if one in self._waiting or not self.running:
+            return  # it was tried in between, for there was a hint; or nobody follows any more
         if len(self._waiting) >= MOST:
             self._failures.pop(one, None)
             return
