@@ -194,6 +194,18 @@ async def test_streams_end_when_the_homeserver_stops(listener: Listener) -> None
 
 
 @pytest_twisted.ensureDeferred
+async def test_no_stream_begins_when_the_homeserver_has_stopped(listener: Listener) -> None:
+    """A request that comes in between, before the ports close, is answered with a stream that is over, and no timer."""
+    listener.pair.site.stop()
+    other = Listener(listener.pair)
+    other.begin()
+    await until(lambda: other.ended)
+    assert isinstance(other.ended, PeerAway)
+    assert other.heard == []
+    assert not [call for call in listener.pair.home.clock.getDelayedCalls() if "addTimeout" in repr(call)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_who_listens_no_more_leaves_nothing(listener: Listener) -> None:
     """The stream of a peer that hung up is gone, with its timer."""
     listener.stop()

@@ -1,7 +1,6 @@
 """Homeservers that mirror each other, in fair weather and in foul: seeded histories, judged at rest."""
 
 from random import Random
-from random import seed as seed_all
 
 import pytest
 import pytest_twisted
@@ -30,7 +29,6 @@ def test_following(chunk: int) -> None:
 
 
 async def _following(seed: int) -> None:
-    seed_all(seed)  # what jitters
     random = Random(seed)
     world = World(random, mutual("a", "b", "c"))
     weather = world.wires.weather
@@ -76,7 +74,6 @@ def test_moving(chunk: int) -> None:
 
 
 async def _moving(seed: int) -> None:
-    seed_all(seed)  # what jitters
     random = Random(seed)
     world = World(random, mutual("a", "b", "c"))
     weather, names = world.wires.weather, [*world.nodes]

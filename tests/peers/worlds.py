@@ -6,6 +6,7 @@ is noted as users saw it. Whether all is well at the end others say (`judge.py`)
 
 from collections.abc import AsyncIterator
 from random import Random
+from random import seed as seed_all
 from typing import Any
 
 from attrs import define, field, frozen
@@ -106,6 +107,7 @@ class World:
     acknowledged: list[Acknowledged] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
+        seed_all(repr(self.random.getstate()))  # what jitters: a seed brings back all of a history
         self.clock.advance(NOW)
         self.network = Simulated(self.clock)
         self.wires = Wires(self.clock, Weather(self.random))

@@ -44,6 +44,8 @@ class Changes:
     epoch: Callable[[], str]
     _listening: "dict[str, _Alarm]" = field(factory=dict, init=False)
     # Peer's key → what wakes its stream.
+    _stopped: bool = field(default=False, init=False)
+    # The ports close after this: what comes in between gets no stream that would hold them up.
 
     async def of(self, peer: Peer, after: int = 0) -> AsyncGenerator[bytes, None]:
         """The stream of a peer, in pieces; one that it had before ends. `after`: the event where to begin, 0: now.
@@ -51,6 +53,8 @@ class Changes:
         Raises `StoreAway`.
         """
         self.end(peer.key)
+        if self._stopped:
+            return
         alarm = self._listening[peer.key] = _Alarm(self.clock)
         unsubscribe = self.entries.subscribe(alarm.ring)
         try:
@@ -85,7 +89,8 @@ class Changes:
             alarm.end()
 
     def stop(self) -> None:
-        """End all streams."""
+        """End all streams, for good."""
+        self._stopped = True
         for key in [*self._listening]:
             self.end(key)
 

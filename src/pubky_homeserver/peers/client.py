@@ -69,7 +69,7 @@ class PeerClient:
 
     async def held(self, after: str) -> tuple[list[Held], str | None]:
         """See `IPeer`."""
-        if HOLDINGS not in (await self.greet()).features:
+        if not after and HOLDINGS not in (await self.greet()).features:
             raise PeerRefused("it does not say what copies it has")
         return self._read(messages.read_held, await self._answer("copies", after=after))
 

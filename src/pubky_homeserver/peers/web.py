@@ -404,8 +404,11 @@ class PeerSite:
         path, content_hash = asked.query.get("path", ""), asked.data("hash", messages.HASH)
         if is_private(path) != asked.private:
             raise NotFound
-        if not await self._is_read_by_all(asked, path, content_hash):
+        try:
             await self._standing(asked)
+        except NotFound:
+            if not await self._is_read_by_all(asked, path, content_hash):
+                raise
         return await self._handing.answer(request, asked.pubky, path, content_hash)
 
     async def _is_read_by_all(self, asked: Asked, path: str, content_hash: bytes) -> bool:
