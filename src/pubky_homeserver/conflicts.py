@@ -7,14 +7,9 @@ path, and that it holds what it held when this was shelved is a condition of the
 
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
-from typing import ClassVar
 
-from attrs import define, field, frozen
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.errors import NotFound, NotHereYet, Refused, StoreAway
@@ -168,42 +163,12 @@ class Conflicts:
         await self.storage.put(session, pubky, path, self.body(entry), entry.length, conditions)
 
 
-@define(eq=False)
-class Expiry(Service):
-    """Drops what lies on the shelf for too long: in the process that sweeps."""
+@frozen
+class Expiry:
+    """Drops what lies on the shelf for too long."""
 
     shelf: IShelfStore
     clock: IReactorTime
-    _looking: LoopingCall = field(init=False)
-    log: ClassVar[Logger] = Logger()
-
-    @_looking.default
-    def _make_looking(self) -> LoopingCall:
-        looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look()))
-        looking.clock = self.clock
-        return looking
-
-    def startService(self) -> None:
-        """Drop what is too old, from now on."""
-        super().startService()
-        self._looking.start(INTERVAL)
-
-    def stopService(self) -> None:
-        """Stop."""
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
-
-    async def _look(self) -> None:
-        """Drop what is too old, whatever happens."""
-        try:
-            await self.expire()
-        except CancelledError:
-            raise
-        except StoreAway:
-            self.log.warn("The conflict shelf waits for the store")
-        except Exception:  # a LoopingCall would stop for good
-            self.log.failure("The conflict shelf could not be looked through")
 
     async def expire(self) -> None:
         """Drop what lies there longer than it may."""

@@ -30,7 +30,7 @@ from pubky_homeserver import testnet
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.blobs import FileBlobs
 from pubky_homeserver.config import Config
-from pubky_homeserver.conflicts import Conflicts, Expiry
+from pubky_homeserver.conflicts import INTERVAL, Conflicts, Expiry
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.quotas import MEGABYTE
@@ -49,6 +49,7 @@ from pubky_homeserver.proxied import ProxiedFactory
 from pubky_homeserver.publisher import Advertised
 from pubky_homeserver.records import Records
 from pubky_homeserver.republisher import ENOUGH
+from pubky_homeserver.rounds import Rounds
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.address import RedisAddress
@@ -151,7 +152,8 @@ class Homeserver(Service):
             await self._serve(store, blobs, packets, records, metrics)
         if records is not None:
             self._run(Sweep(blobs, store, self.reactor, self.config.blobs.sweep_interval))
-            self._run(Expiry(store.shelf, self.reactor))
+            expiry = Expiry(store.shelf, self.reactor)
+            self._run(Rounds(expiry.expire, "The expiry of the conflict shelf", INTERVAL, self.reactor, first=0.0))
             self._run(records)
         self._greet()
 

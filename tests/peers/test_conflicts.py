@@ -20,6 +20,7 @@ from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.comparing import FEW
 from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.peers.mirror import LONGEST_DELAY
+from pubky_homeserver.rounds import Rounds
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
 from pubky_homeserver.testing import MemoryBlobs
@@ -222,7 +223,7 @@ async def test_what_is_old() -> None:
         world.rewind()
         world.pass_time(30)
         assert len(await _shelf(world.primary, pubky)) == 4
-        expiry = Expiry(world.primary.shelf, world.clock)
+        expiry = Rounds(Expiry(world.primary.shelf, world.clock).expire, "The expiry", INTERVAL, world.clock, 0.0)
         expiry.startService()
         for _ in range(29):
             world.clock.advance(86_400)

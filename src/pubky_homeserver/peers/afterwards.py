@@ -9,18 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from attrs import define, evolve, field
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from pkarr.asking import all_of
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import LoggedEvent
 from pubky_homeserver.core.digests import EMPTY
-from pubky_homeserver.core.errors import PeerError, Refused
+from pubky_homeserver.core.errors import PeerError
 from pubky_homeserver.core.records import Event, Operation
 from pubky_homeserver.interfaces import IEntryStore, ILogStore, IShelfStore
 from pubky_homeserver.packets import Packets, home_of
@@ -43,7 +39,7 @@ AT_ONCE = 4
 
 
 @define(eq=False)
-class Afterwards(Service):
+class Afterwards:
     """Reads on the streams of the official homeservers among the peers."""
 
     neighbours: Mapping[str, Neighbour]
@@ -57,43 +53,16 @@ class Afterwards(Service):
     clock: IReactorTime
     _seen: dict[tuple[str, str], int] = field(factory=dict, init=False)
     # Homeserver and account → the cursor of the last event that was read on.
-    _life: Deferred[None] | None = field(default=None, init=False)
     log: ClassVar[Logger] = Logger()
 
-    def startService(self) -> None:
-        """Look from now on."""
-        super().startService()
-        if self.officials:
-            self._life = Deferred.fromCoroutine(self._live())
-            self._life.addErrback(_stopped)
-
-    def stopService(self) -> None:
-        """Stop at once."""
-        super().stopService()
-        if self._life is not None:
-            self._life.cancel()
-            self._life = None
-
     async def look(self) -> None:
-        """Look once at all accounts that came here lately."""
+        """Look once at all accounts that came here lately. Raises `StoreAway`, `StorageFull`."""
         for key, official in self.officials.items():
             for pubky in sorted(official.peer.follow.keys):
                 try:
                     await self._read_on(key, official, pubky)
                 except PeerError as error:
                     self.log.info("What is written there of {pubky} waits: {error}", pubky=pubky, error=str(error))
-
-    async def _live(self) -> None:
-        while True:
-            await deferLater(self.clock, EVERY)
-            try:
-                await self.look()
-            except Refused as refusal:
-                self.log.warn("Late writes are read later: {reason}", reason=str(refusal))
-            except CancelledError:
-                raise
-            except Exception:
-                self.log.failure("Late writes could not be read")
 
     async def _read_on(self, key: str, official: Official, pubky: str) -> None:
         """Shelve what happened there since the account came here. Raises `PeerError`, `Refused`."""
@@ -153,7 +122,3 @@ class Afterwards(Service):
                 modified=entry.modified,
             )
         )
-
-
-def _stopped(failure: Failure) -> None:
-    failure.trap(CancelledError)

@@ -8,18 +8,14 @@ body, so it does not matter who gives it.
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from attrs import define, evolve, field
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from attrs import define, evolve
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from pkarr.asking import all_of
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
-from pubky_homeserver.core.errors import PeerError, Refused
+from pubky_homeserver.core.errors import PeerError
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import IIntegrityStore
@@ -41,8 +37,8 @@ PAGE = 500
 
 
 @define(eq=False)
-class Healer(Service):
-    """Looks now and then, and when it is told to, whether bodies are missing, and fetches them."""
+class Healer:
+    """Looks whether bodies are missing, and fetches them."""
 
     copies: Copies
     integrity: IIntegrityStore
@@ -51,30 +47,7 @@ class Healer(Service):
     """By the keys of the same peers: as those that copies are made with, but without bounds."""
     tally: Tally
     clock: IReactorTime
-    _life: Deferred[None] | None = field(default=None, init=False)
-    _pause: Deferred[None] | None = field(default=None, init=False)
-    # Until the next look.
-    _is_due: bool = field(default=True, init=False)
     log: ClassVar[Logger] = Logger()
-
-    def startService(self) -> None:
-        """Look at once, and from then on."""
-        super().startService()
-        self._life = Deferred.fromCoroutine(self._live())
-        self._life.addErrback(_stopped)
-
-    def stopService(self) -> None:
-        """Stop at once."""
-        super().stopService()
-        if self._life is not None:
-            self._life.cancel()
-            self._life = None
-
-    def look_soon(self) -> None:
-        """Something may be missing, or somebody is there again who has it."""
-        self._is_due = True
-        if self._pause is not None:
-            self._pause.cancel()
 
     async def heal(self, pubky: str) -> int:
         """Fetch what is missing of an account or a copy; how many bodies are still. As `ICopyStore.fill`."""
@@ -140,40 +113,16 @@ class Healer(Service):
             return self.bodies[key]
         return evolve(self.bodies[key], may_keep=primary.may_keep, underway=primary.bodies.underway)
 
-    # --- again and again ------------------------------------------------------------------------------------------
-
-    async def _live(self) -> None:
-        while True:
-            if self._is_due:
-                await deferLater(self.clock, SOON)
-            self._is_due = False
-            await self._look()
-            if not self._is_due:
-                await self._rest()
-
-    async def _rest(self) -> None:
-        self._pause = deferLater(self.clock, LOOK)
-        try:
-            await self._pause
-        except CancelledError:
-            if not (self._is_due and self.running):
-                raise  # it was not woken, but stopped
-        finally:
-            self._pause = None
-
-    async def _look(self) -> None:
-        """Heal every account that lives here, and every copy, of which a body is missing."""
-        try:
-            place: int | None = 0
-            while place is not None:
-                lacking, place = await self.integrity.lacking(place, PAGE)
-                for pubky in lacking:
-                    await self._heal(pubky)
-            for copy in self.copies.all():
-                if copy.missing and copy.public.is_whole:
-                    await self._heal(copy.pubky)
-        except Refused as refusal:
-            self.log.warn("Missing bodies are not fetched now: {reason}", reason=str(refusal))
+    async def look(self) -> None:
+        """Heal every account that lives here, and every copy, of which a body is missing. Raises as `heal`."""
+        place: int | None = 0
+        while place is not None:
+            lacking, place = await self.integrity.lacking(place, PAGE)
+            for pubky in lacking:
+                await self._heal(pubky)
+        for copy in self.copies.all():
+            if copy.missing and copy.public.is_whole:
+                await self._heal(copy.pubky)
 
     async def _heal(self, pubky: str) -> None:
         try:
@@ -183,7 +132,3 @@ class Healer(Service):
             return
         if left and self.copies.of(pubky) is None:
             self.log.error("{left} bodies of {pubky} are missing, and no peer has them", left=left, pubky=pubky)
-
-
-def _stopped(failure: Failure) -> None:
-    failure.trap(CancelledError)

@@ -36,7 +36,7 @@ from pubky_homeserver.interfaces import (
     IShelfStore,
 )
 from pubky_homeserver.packets import Packets, home_of
-from pubky_homeserver.peers.afterwards import Afterwards
+from pubky_homeserver.peers.afterwards import EVERY, Afterwards
 from pubky_homeserver.peers.bodies import Bodies, Underway
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.comparing import Comparing
@@ -44,7 +44,7 @@ from pubky_homeserver.peers.erasing import Erasures, naming
 from pubky_homeserver.peers.exchange import Exchange, Knowledge
 from pubky_homeserver.peers.exposure import Exposure
 from pubky_homeserver.peers.following import Follower
-from pubky_homeserver.peers.healing import Healer
+from pubky_homeserver.peers.healing import LOOK, SOON, Healer
 from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.peers.mirror import Mirror
 from pubky_homeserver.peers.moving import Moving
@@ -60,6 +60,7 @@ from pubky_homeserver.peers.tally import Counted, Tally, Traffic
 from pubky_homeserver.peers.verifying import Verifier
 from pubky_homeserver.peers.watching import Watch
 from pubky_homeserver.peers.web import PeerSite
+from pubky_homeserver.rounds import Rounds
 from pubky_homeserver.storage import Storage
 
 EPOCH = 60.0
@@ -108,9 +109,9 @@ class Peering(Service):
     """What we order."""
     moving: Moving | None = field(default=None, init=False)
     watch: Watch | None = field(default=None, init=False)
-    reminder: Reminder | None = field(default=None, init=False)
-    healer: Healer | None = field(default=None, init=False)
-    afterwards: Afterwards | None = field(default=None, init=False)
+    _healing: Rounds | None = field(default=None, init=False)
+    _services: tuple[Service, ...] = field(default=(), init=False)
+    # What runs besides the mirrors, in the order of its start.
     verifier: Verifier | None = field(default=None, init=False)
     _following_up: set[Deferred[None]] = field(factory=set, init=False)
     # What is done about packets that were news.
@@ -185,29 +186,24 @@ class Peering(Service):
         key, look = self.knowledge.homeserver, self.watch.look_soon
         opening = Opening(key, self.moves, self.copies, self.packets, self.neighbours, self.clock)
         followed = frozenset(mirror.peer.key for mirror in self.mirrors)
-        self.reminder = Reminder(self.packets, self.copies, followed, self.network, self.clock)
-        self.healer = self._make_healer()
-        self.afterwards = Afterwards(
-            self.neighbours,
-            self._officials,
-            self.copies,
-            self.packets,
-            self.logs,
-            self.storage.entries,
-            self.shelf,
-            self.clock,
-        )
+        reminder = Reminder(self.packets, self.copies, followed, self.network, self.clock)
+        healer = self._make_healer()
+        self._healing = Rounds(healer.look, "The healing of bodies", LOOK, self.clock, SOON)
         self.verifier = Verifier(
-            self.accounts,
-            self.copies,
-            self.integrity,
-            self.storage.blobs,
-            self.neighbours,
-            self.healer,
-            self.tally,
-            self.clock,
+            *(self.accounts, self.copies, self.integrity, self.storage.blobs, self.neighbours),
+            *(healer, self.tally, self.clock),
         )
         self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock)
+        services = (self.watch, self.moving, self.erasures, self.orders, reminder, self.verifier, self._healing)
+        self._services = (*services, *self._make_late_rounds())
+
+    def _make_late_rounds(self) -> tuple[Rounds, ...]:
+        """What reads late writes at official homeservers, if there are any among the peers."""
+        afterwards = Afterwards(
+            *(self.neighbours, self._officials, self.copies, self.packets, self.logs, self.storage.entries),
+            *(self.shelf, self.clock),
+        )
+        return (Rounds(afterwards.look, "The look for late writes", EVERY, self.clock),) if self._officials else ()
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
@@ -300,8 +296,8 @@ class Peering(Service):
 
             def begun() -> None:
                 exchange.begin()
-                if self.healer is not None:
-                    self.healer.look_soon()  # it may have what is missing here
+                if self._healing is not None:
+                    self._healing.soon(SOON)  # it may have what is missing here
 
             async def check(pubky: str, source: IPeer) -> None:
                 if not peer.official:  # the logs of its accounts are our own, and so new ones
@@ -407,17 +403,13 @@ class Peering(Service):
         """Begin to follow."""
         super().startService()
         self._deaf = self.packets.listen(self._hear)
-        if self.moving is None or self.watch is None:
-            return
-        self.watch.startService()
-        self.moving.startService()
-        for service in (self.erasures, self.orders, self.reminder, self.healer, self.verifier, self.afterwards):
-            if service is not None:
-                service.startService()
+        for service in self._services:
+            service.startService()
         for neighbour in self.neighbours.values():
             if neighbour.mirror is not None and not neighbour.peer.paused:
                 neighbour.mirror.startService()
-        self._looking.start(EPOCH)
+        if self._services:
+            self._looking.start(EPOCH)
 
     def stopService(self) -> Deferred[None]:
         """Stop; fires when nothing is under way any more."""
@@ -427,22 +419,7 @@ class Peering(Service):
             self._looking.stop()
         if self._deaf is not None:
             self._deaf()
-        services = [
-            one
-            for one in (
-                self.erasures,
-                self.orders,
-                self.moving,
-                self.watch,
-                self.reminder,
-                self.verifier,
-                self.healer,
-                self.afterwards,
-                *self.mirrors,
-            )
-            if one is not None
-        ]
-        ending: list[Any] = [maybeDeferred(service.stopService) for service in services]
+        ending: list[Any] = [maybeDeferred(one.stopService) for one in (*self._services, *self.mirrors)]
         ending += [stopping for one in self.neighbours.values() if (stopping := one.exchange.stop()) is not None]
         for one in [*self._following_up]:
             one.cancel()

@@ -27,6 +27,7 @@ from pubky_homeserver.interfaces import IAccountStore, IBlobStore, IIntegritySto
 from pubky_homeserver.peers.healing import Healer
 from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.tally import Counted, Tally
+from pubky_homeserver.rounds import Rounds
 
 EVERY = 7 * 86_400.0
 """Seconds from one look at an account or copy to the next."""
@@ -59,22 +60,25 @@ class Verifier(Service):
     newest: Verification | None = field(default=None, init=False)
     """The one that the operator asked for, as far as it is."""
     _asked: Deferred[None] | None = field(default=None, init=False)
-    _life: Deferred[None] | None = field(default=None, init=False)
+    # The operator's, under way.
+    _rounds: Rounds = field(init=False)
     log: ClassVar[Logger] = Logger()
+
+    @_rounds.default
+    def _make_rounds(self) -> Rounds:
+        return Rounds(self.go_round, "The verification of what is kept here", LOOK, self.clock)
 
     def startService(self) -> None:
         """Look after all that was not looked at for a week, from now on."""
         super().startService()
-        self._life = Deferred.fromCoroutine(self._live())
-        self._life.addErrback(_stopped)
+        self._rounds.startService()
 
-    def stopService(self) -> None:
+    def stopService(self) -> Deferred[None]:
         """Stop at once: what was not finished is done again."""
         super().stopService()
-        for one in (self._life, self._asked):
-            if one is not None:
-                one.cancel()
-        self._life = self._asked = None
+        if self._asked is not None:
+            self._asked.cancel()
+        return self._rounds.stopService()
 
     async def begin(self, pubky: str | None) -> Verification:
         """Go through one account or copy now, or through all. Raises `InvalidRequest` if one is under way already."""
@@ -94,27 +98,23 @@ class Verifier(Service):
             one.of = len(pubkys)
             for pubky in pubkys:
                 await self._verify(pubky, one, None)
+        except CancelledError:
+            raise
         except Refused as refusal:
             one.note(one.pubky or "", f"given up: {refusal}")
+        except Exception:  # who asked waits for the end, and has to be told
+            self.log.failure("A verification failed")
+            one.note(one.pubky or "", "given up: the log tells why")
         finally:
             one.ended = int(self.clock.seconds())
 
-    async def _live(self) -> None:
-        """Verify what is due, again and again."""
-        while True:
-            await deferLater(self.clock, LOOK)
-            one = Verification(None, int(self.clock.seconds()))
-            try:
-                before = int((self.clock.seconds() - EVERY) * 1_000_000)
-                async for pubky in self._all():
-                    if await self.integrity.verified(pubky) < before:
-                        await self._verify(pubky, one, PACE)
-            except Refused as refusal:
-                self.log.warn("What is kept here is verified later: {reason}", reason=str(refusal))
-            except CancelledError:
-                raise
-            except Exception:
-                self.log.failure("A verification failed; the next one is in {seconds} s", seconds=LOOK)
+    async def go_round(self) -> None:
+        """Verify what is due, slowly. Raises `StoreAway`, `StorageFull`."""
+        one = Verification(None, int(self.clock.seconds()))
+        before = int((self.clock.seconds() - EVERY) * 1_000_000)
+        async for pubky in self._all():
+            if await self.integrity.verified(pubky) < before:
+                await self._verify(pubky, one, PACE)
 
     async def _all(self) -> AsyncIterator[str]:
         """All copies, and all accounts that live here."""
