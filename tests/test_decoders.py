@@ -24,7 +24,7 @@ from pubky_homeserver.core.copies import Hint, Listed, LoggedEvent, LogStanding,
 from pubky_homeserver.core.prefaces import SIGNATURE, InvalidPreface, read_preface
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.peers import messages
-from pubky_homeserver.peers.messages import Malformed
+from pubky_homeserver.peers.shapes import Malformed, to_json
 from pubky_homeserver.peers.signatures import BadSignature, Head, sign, verify
 from tests.pkarr.dht.thorough import THOROUGHLY
 
@@ -128,14 +128,14 @@ READERS = {
     "accounts of a peer": Reader(
         messages.read_accounts,
         Malformed,
-        (messages.to_json(messages.pack_accounts([Offered(PUBKY, 5, STANDING, STANDING)], "7")),),
+        (to_json(messages.pack_accounts([Offered(PUBKY, 5, STANDING, STANDING)], "7")),),
         messages.MAX_ANSWER,
     ),
     "events of a peer": Reader(
         lambda data: messages.read_events(data, PUBKY, False),
         Malformed,
         (
-            messages.to_json(messages.pack_events(STANDING.reigns, [LoggedEvent(PUT, b"one")], 9)),
+            to_json(messages.pack_events(STANDING.reigns, [LoggedEvent(PUT, b"one")], 9)),
             b'{"events":[[[[{}]]]]}',
         ),
         messages.MAX_ANSWER,
@@ -143,11 +143,11 @@ READERS = {
     "files of a peer": Reader(
         lambda data: messages.read_entries(data, False),
         Malformed,
-        (messages.to_json(messages.pack_entries(Listed((FILE,), STANDING))),),
+        (to_json(messages.pack_entries(Listed((FILE,), STANDING))),),
         messages.MAX_ANSWER,
     ),
     "hint of a peer": Reader(
-        messages.read_hint, Malformed, (messages.to_json(messages.pack_hint(Hint(PUBKY, False, 7))),), 1024
+        messages.read_hint, Malformed, (to_json(messages.pack_hint(Hint(PUBKY, False, 7))),), 1024
     ),
     "what a peer signs": Reader(
         verified("signature-input"), BadSignature, (SIGNED["Signature-Input"].encode(),), 16_384

@@ -19,6 +19,7 @@ from pubky_homeserver.core.shelf import Reason, Shelved
 from pubky_homeserver.peers import messages
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.messages import MAX_LATE
+from pubky_homeserver.peers.shapes import Malformed, to_json
 from tests.peers.judge import check_copy, files
 from tests.peers.simulated import hash_of
 from tests.peers.test_moving import begin, claim, lives_at
@@ -146,16 +147,16 @@ def test_messages() -> None:
     put = Event(5, Operation.PUT, pubky, "/pub/z", 9, b"\0" * 16, hash_of(b"z"), 1, "text/plain", 7)
     gone = Event(6, Operation.DEL, pubky, "/pub/y", 10, b"\1" * 16)
     offered = [LoggedEvent(put, b"z"), LoggedEvent(put), LoggedEvent(gone)]
-    assert messages.read_late(messages.to_json(messages.pack_late(offered)), pubky, False) == offered
-    assert messages.read_kept(messages.to_json(messages.pack_kept({6, 5}))) == {5, 6}
-    long = messages.to_json(messages.pack_late([offered[1]] * (MAX_LATE + 1)))
+    assert messages.read_late(to_json(messages.pack_late(offered)), pubky, False) == offered
+    assert messages.read_kept(to_json(messages.pack_kept({6, 5}))) == {5, 6}
+    long = to_json(messages.pack_late([offered[1]] * (MAX_LATE + 1)))
     for said, private in ((b"", False), (b"{}", False), (b'{"events":[1]}', False), (long, False)):
-        with pytest.raises(messages.Malformed):
+        with pytest.raises(Malformed):
             messages.read_late(said, pubky, private)
-    with pytest.raises(messages.Malformed):
-        messages.read_late(messages.to_json(messages.pack_late(offered)), pubky, True)
+    with pytest.raises(Malformed):
+        messages.read_late(to_json(messages.pack_late(offered)), pubky, True)
     for said in (b"", b"{}", b'{"kept":{}}', b'{"kept":["5"]}', b'{"kept":[-1]}', b'{"kept":[true]}'):
-        with pytest.raises(messages.Malformed):
+        with pytest.raises(Malformed):
             messages.read_kept(said)
 
 

@@ -13,7 +13,8 @@ from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, LogS
 from pubky_homeserver.core.paths import MAX_PATH
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.peers import messages
-from pubky_homeserver.peers.messages import MAX_BODY, MAX_NUMBER, Malformed
+from pubky_homeserver.peers.messages import MAX_BODY
+from pubky_homeserver.peers.shapes import MAX_NUMBER, Malformed, to_json
 
 PUBKY = "8pinxxgqs41n4aididenw5apqp1urfmzdztr8jt4abrkdn435ewo"
 NUMBERS = st.integers(0, MAX_NUMBER)
@@ -59,14 +60,14 @@ OFFERS = st.builds(
 @given(st.lists(OFFERS, max_size=5), st.one_of(st.none(), st.text("abc019", min_size=1, max_size=64)))
 def test_accounts(offers: list[Offered], following: str | None) -> None:
     """A page of accounts is read as it was written."""
-    written = messages.to_json(messages.pack_accounts(offers, following))
+    written = to_json(messages.pack_accounts(offers, following))
     assert messages.read_accounts(written) == (offers, following)
 
 
 @given(st.lists(logged(), max_size=5))
 def test_events(events: list[LoggedEvent]) -> None:
     """So is a page of events."""
-    written = messages.to_json(messages.pack_events((Reign("0" * 32, 1),), events, 9))
+    written = to_json(messages.pack_events((Reign("0" * 32, 1),), events, 9))
     assert messages.read_events(written, PUBKY, False) == Logged((Reign("0" * 32, 1),), tuple(events), 9)
 
 
@@ -74,15 +75,15 @@ def test_events(events: list[LoggedEvent]) -> None:
 def test_entries(entries: list[Entry], standing: LogStanding) -> None:
     """So is a page of files."""
     listed = Listed(tuple(entries), standing)
-    assert messages.read_entries(messages.to_json(messages.pack_entries(listed)), True) == listed
+    assert messages.read_entries(to_json(messages.pack_entries(listed)), True) == listed
 
 
 @given(st.lists(st.builds(Reign, LOG_IDS, NUMBERS), max_size=5), NUMBERS, st.booleans())
 def test_forks_and_hints(reigns: list[Reign], seq: int, private: bool) -> None:
     """So are the reigns of a fork, and a hint."""
-    assert messages.read_fork(messages.to_json(messages.pack_reigns(reigns))) == tuple(reigns)
+    assert messages.read_fork(to_json(messages.pack_reigns(reigns))) == tuple(reigns)
     hint = Hint(PUBKY, private, seq)
-    assert messages.read_hint(messages.to_json(messages.pack_hint(hint))) == hint
+    assert messages.read_hint(to_json(messages.pack_hint(hint))) == hint
 
 
 STANDING = LogStanding(Position("1" * 32, 7, 70, bytes(16)), (Reign("0" * 32, 1), Reign("1" * 32, 5)), 3, 9)
@@ -109,7 +110,7 @@ PAGES: dict[str, tuple[Any, Callable[[bytes], object]]] = {
 def test_every_truncation(name: str) -> None:
     """Half an answer is none."""
     page, read = PAGES[name]
-    whole = messages.to_json(page)
+    whole = to_json(page)
     read(whole)
     for length in range(len(whole)):
         with pytest.raises(Malformed):
@@ -224,11 +225,11 @@ def test_what_a_reader_does_not_know_is_skipped() -> None:
 def test_private_paths_are_of_the_private_log() -> None:
     """And of no other: what is no file, too, is told in the public one only."""
     page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path="/priv/a"))], 1)
-    assert messages.read_events(messages.to_json(page), PUBKY, True).events[0].event.path == "/priv/a"
+    assert messages.read_events(to_json(page), PUBKY, True).events[0].event.path == "/priv/a"
     for path in ("/pub/a", "takedown", "revoked:x"):
         page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path=path))], 1)
         with pytest.raises(Malformed):
-            messages.read_events(messages.to_json(page), PUBKY, True)
+            messages.read_events(to_json(page), PUBKY, True)
 
 
 def test_the_largest_page_fits() -> None:
@@ -236,7 +237,7 @@ def test_the_largest_page_fits() -> None:
     path = '/pub/"' + '/"' * ((MAX_PATH - 6) // 2)
     event = evolve(PUT.event, path=path, seq=MAX_NUMBER, id=MAX_NUMBER, modified=MAX_NUMBER, length=MAX_NUMBER)
     small = [LoggedEvent(event)] * (messages.MAX_PAGE - 17) + [LoggedEvent(event, bytes(MAX_BODY))] * 17
-    written = messages.to_json(messages.pack_events((Reign("0" * 32, 1),) * messages.MAX_REIGNS, small, MAX_NUMBER))
+    written = to_json(messages.pack_events((Reign("0" * 32, 1),) * messages.MAX_REIGNS, small, MAX_NUMBER))
     assert len(written) < messages.MAX_ANSWER
     assert len(messages.read_events(written, PUBKY, False).events) == messages.MAX_PAGE
 

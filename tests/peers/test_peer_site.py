@@ -14,7 +14,7 @@ from pubky_homeserver.core.copies import Logged, LoggedEvent, LogStanding, Posit
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerBroken, PeerRefused
 from pubky_homeserver.core.peers import NONE, Selection
 from pubky_homeserver.core.records import Event, Operation
-from pubky_homeserver.peers.messages import base64
+from pubky_homeserver.peers.shapes import base64
 from pubky_homeserver.peers.signatures import sign
 from pubky_homeserver.peers.web import MAX_BODIES, PAGE
 from pubky_homeserver.store.memory import MemoryStore

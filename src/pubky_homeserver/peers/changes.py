@@ -20,7 +20,8 @@ from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.core.records import Event
 from pubky_homeserver.interfaces import IEntryStore
-from pubky_homeserver.peers.messages import pack_hint, to_json
+from pubky_homeserver.peers.messages import pack_hint
+from pubky_homeserver.peers.shapes import to_json
 
 BEAT = 5.0
 """Seconds from one beat to the next."""

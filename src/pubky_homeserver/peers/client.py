@@ -29,7 +29,8 @@ from pubky_homeserver.peers.answers import beyond, pieces_of, read
 from pubky_homeserver.peers.asking import STALL, ask, words_of
 from pubky_homeserver.peers.erasing import ERASE
 from pubky_homeserver.peers.late import LATE
-from pubky_homeserver.peers.messages import HOLDINGS, Malformed
+from pubky_homeserver.peers.messages import HOLDINGS
+from pubky_homeserver.peers.shapes import Malformed, base64, to_json
 from pubky_homeserver.peers.signatures import sign
 from pubky_homeserver.peers.tally import Traffic
 
@@ -102,7 +103,7 @@ class PeerClient:
             "log_id": position.log_id,
             "seq": str(position.seq),
             "id": str(position.event_id),
-            "digest": messages.base64(position.digest),
+            "digest": base64(position.digest),
         }
         response = await self._ask(_log(pubky, private, "events"), **place)
         if response.code == 409:
@@ -123,7 +124,7 @@ class PeerClient:
         self, pubky: str, private: bool, path: str, content_hash: bytes, start: int = 0
     ) -> AsyncIterator[bytes]:
         """See `IPeer`."""
-        query = urlencode({"path": path, "hash": messages.base64(content_hash)})
+        query = urlencode({"path": path, "hash": base64(content_hash)})
         more = {"range": f"bytes={start}-"} if start else {}
         response = await self._send("GET", f"/peer/v1/{_log(pubky, private, 'body')}?{query}", None, more)
         if start and response.code == 206:
@@ -186,7 +187,7 @@ class PeerClient:
 
     async def _tell(self, what: str, said: object) -> IResponse:
         """The head of the answer to what we say, as JSON. Raises `PeerAway`."""
-        return await self._send("POST", f"/peer/v1/{what}", messages.to_json(said))
+        return await self._send("POST", f"/peer/v1/{what}", to_json(said))
 
     async def _send(
         self, method: str, target: str, body: bytes | None, more: Mapping[str, str] = MappingProxyType({})

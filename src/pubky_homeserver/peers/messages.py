@@ -10,6 +10,7 @@
     accounts   {"accounts": [account, …], "next": text or null}
     events     {"reigns": [[log_id, first], …], "events": [event, …], "end": number}
     entries    {"standing": standing, "entries": [entry, …]}
+    copies     {"copies": [{"pubky", "pub": seq, "priv": seq or null, "missing": number}, …], "next": text or null}
     fork       {"reigns": [[log_id, first], …]}
     packets    {"packets": [packet, …]}
     shown      {"packets": [{"pubky", "kept", "packet": packet, "ended": {"pub": standing, "priv": standing},
@@ -28,11 +29,9 @@ name that a reader does not know is skipped: so newer homeservers may say more.
 Who reads believes no shape: everything has its type and its bounds, or the whole answer is `Malformed`.
 """
 
-import json
 import re
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pkarr.packet import HEAD, MAX_PACKET
 from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
@@ -41,8 +40,7 @@ from pubky_homeserver.core.errors import InvalidPath
 from pubky_homeserver.core.moves import Kept, Shown
 from pubky_homeserver.core.paths import is_directory, is_private, is_public, parse_path
 from pubky_homeserver.core.records import Entry, Event, Operation
-
-T = TypeVar("T")
+from pubky_homeserver.peers.shapes import Malformed, a_list, a_number, a_text, an_object, base64, parsed, some_bytes
 
 HOLDINGS = "copies"
 """What a homeserver understands that says which copies it has of the asker's accounts."""
@@ -80,8 +78,6 @@ MAX_OFFER = 4 << 20
 MAX_ORDER = 1024
 """Bytes of an order to erase a copy."""
 
-MAX_NUMBER = (1 << 53) - 1
-
 HASH, DIGEST = 32, 16  # bytes
 
 LOGS = {"pub": False, "priv": True}
@@ -93,10 +89,6 @@ _NAME = re.compile(r"[a-z]{1,32}(:[!-~]{1,200})?", re.ASCII)  # of an entry that
 _TYPE = re.compile(r"[ -~]{0,255}", re.ASCII)
 _WORD = re.compile(r"[!-~]{1,64}", re.ASCII)
 _CURSOR = re.compile(rf"[!-~]{{1,{MAX_CURSOR}}}", re.ASCII)
-
-
-class Malformed(ValueError):
-    """An answer that is not as it must be; the text says what it is about."""
 
 
 def is_pubky(text: str) -> bool:
@@ -179,11 +171,6 @@ def pack_obeyed(obeyed: Obeyed) -> dict[str, Any]:
     return {"obeyed": obeyed.value}
 
 
-def to_json(value: object) -> bytes:
-    """Compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
 def _pack_offered(offered: Offered) -> dict[str, Any]:
     packed = {"pubky": offered.pubky, "term": offered.term, "pub": _pack_standing(offered.public)}
     return packed if offered.private is None else {**packed, "priv": _pack_standing(offered.private)}
@@ -233,92 +220,87 @@ def _pack_event(logged: LoggedEvent) -> dict[str, Any]:
     return packed if logged.body is None else {**packed, "body": base64(logged.body)}
 
 
-def base64(data: bytes) -> str:
-    """Bytes as they are written here."""
-    return b64encode(data).decode("ascii")
-
-
 # --- from JSON ----------------------------------------------------------------------------------------------------
 
 
 def read_hello(answer: bytes) -> Mapping[str, object]:
     """What a homeserver says of itself. Raises `Malformed`, as all these."""
-    hello = _object(_parse(answer))
-    _number(hello.get("version"))
-    _several(hello.get("features"), lambda one: _text(one, _WORD, "a feature"), MAX_WORDS)
-    _text(hello.get("epoch"), _WORD, "an epoch")
+    hello = an_object(parsed(answer))
+    a_number(hello.get("version"))
+    a_list(hello.get("features"), lambda one: a_text(one, _WORD, "a feature"), MAX_WORDS)
+    a_text(hello.get("epoch"), _WORD, "an epoch")
     return hello
 
 
 def read_accounts(answer: bytes) -> tuple[list[Offered], str | None]:
     """A page of accounts."""
-    page = _object(_parse(answer))
-    accounts = _several(page.get("accounts"), _read_offered, MAX_PAGE)
+    page = an_object(parsed(answer))
+    accounts = a_list(page.get("accounts"), _read_offered, MAX_PAGE)
     following = page.get("next")
-    return accounts, None if following is None else _text(following, _CURSOR, "a cursor")
+    return accounts, None if following is None else a_text(following, _CURSOR, "a cursor")
 
 
 def read_held(answer: bytes) -> tuple[list[Held], str | None]:
     """A page of copies."""
-    page = _object(_parse(answer))
+    page = an_object(parsed(answer))
     following = page.get("next")
-    held = _several(page.get("copies"), _read_one_held, MAX_PAGE)
-    return held, None if following is None else _text(following, _CURSOR, "a cursor")
+    held = a_list(page.get("copies"), _read_one_held, MAX_PAGE)
+    return held, None if following is None else a_text(following, _CURSOR, "a cursor")
 
 
 def read_events(answer: bytes, pubky: str, private: bool) -> Logged:
     """A page of events of a log."""
-    page = _object(_parse(answer))
-    events = _several(page.get("events"), lambda one: _read_event(_object(one), pubky, private), MAX_PAGE)
+    page = an_object(parsed(answer))
+    events = a_list(page.get("events"), lambda one: _read_event(an_object(one), pubky, private), MAX_PAGE)
     end = page.get("end")
-    return Logged(_reigns(page.get("reigns")), tuple(events), None if end is None else _number(end))
+    return Logged(_reigns(page.get("reigns")), tuple(events), None if end is None else a_number(end))
 
 
 def read_entries(answer: bytes, private: bool) -> Listed:
     """A page of files of a log."""
-    page = _object(_parse(answer))
-    entries = _several(page.get("entries"), lambda one: _read_entry(_object(one), private), MAX_PAGE)
+    page = an_object(parsed(answer))
+    entries = a_list(page.get("entries"), lambda one: _read_entry(an_object(one), private), MAX_PAGE)
     return Listed(tuple(entries), _read_standing(page.get("standing")))
 
 
 def read_fork(answer: bytes) -> tuple[Reign, ...]:
     """The reigns of a log that is not a continuation of ours."""
-    return _reigns(_object(_parse(answer)).get("reigns"))
+    return _reigns(an_object(parsed(answer)).get("reigns"))
 
 
 def read_packets(request: bytes) -> list[bytes]:
     """Packets that are shown."""
-    return _several(_object(_parse(request)).get("packets"), _packet, MAX_PACKETS)
+    return a_list(an_object(parsed(request)).get("packets"), _packet, MAX_PACKETS)
 
 
 def read_shown(answer: bytes, pubkys: Sequence[str]) -> list[Shown]:
     """What is said of packets of these keys."""
-    shown = _several(_object(_parse(answer)).get("packets"), _read_one_shown, len(pubkys))
+    shown = a_list(an_object(parsed(answer)).get("packets"), _read_one_shown, len(pubkys))
     if [one.pubky for one in shown] != [*pubkys]:
         raise Malformed("packets of other keys")
     return shown
 
 
 def _read_one_held(value: object) -> Held:
-    held = _object(value)
+    held = an_object(value)
     private = held.get("priv")
     return Held(
-        _text(held.get("pubky"), _PUBKY, "a key"),
-        _number(held.get("pub")),
-        None if private is None else _number(private),
-        _number(held.get("missing")),
+        a_text(held.get("pubky"), _PUBKY, "a key"),
+        a_number(held.get("pub")),
+        None if private is None else a_number(private),
+        a_number(held.get("missing")),
     )
 
 
 def _read_one_shown(value: object) -> Shown:
-    shown = _object(value)
-    kept, ended = shown.get("kept"), _object(shown.get("ended", {}))
+    shown = an_object(value)
+    kept, ended = shown.get("kept"), an_object(shown.get("ended", {}))
     packet, before = (None if shown.get(name) is None else _packet(shown[name]) for name in ("packet", "before"))
     if kept not in ("unknown", *Kept):
         raise Malformed("what became of a packet")
     public, private = (None if ended.get(name) is None else _read_standing(ended[name]) for name in LOGS)
     return Shown(
-        _text(shown.get("pubky"), _PUBKY, "an account"),
+        a_text(shown.get("pubky"), _PUBKY, "an account"),
         None if kept == "unknown" else Kept(str(kept)),
         packet,
         public,
@@ -329,24 +311,24 @@ def _read_one_shown(value: object) -> Shown:
 
 def read_late(request: bytes, pubky: str, private: bool) -> list[LoggedEvent]:
     """Events that our log lacks."""
-    events = _object(_parse(request)).get("events")
-    return _several(events, lambda one: _read_event(_object(one), pubky, private), MAX_LATE)
+    events = an_object(parsed(request)).get("events")
+    return a_list(events, lambda one: _read_event(an_object(one), pubky, private), MAX_LATE)
 
 
 def read_kept(answer: bytes) -> set[int]:
     """Receipts."""
-    return set(_several(_object(_parse(answer)).get("kept"), _number, MAX_LATE))
+    return set(a_list(an_object(parsed(answer)).get("kept"), a_number, MAX_LATE))
 
 
 def read_order(request: bytes) -> tuple[str, int]:
     """Log id and number."""
-    order = _object(_parse(request))
-    return _text(order.get("log_id"), _LOG_ID, "a log id"), _number(order.get("seq"))
+    order = an_object(parsed(request))
+    return a_text(order.get("log_id"), _LOG_ID, "a log id"), a_number(order.get("seq"))
 
 
 def read_obeyed(answer: bytes) -> Obeyed:
     """A receipt: one of those that are `is_done`."""
-    said = _object(_parse(answer)).get("obeyed")
+    said = an_object(parsed(answer)).get("obeyed")
     obeyed = next((one for one in Obeyed if one.is_done and one.value == said), None)
     if obeyed is None:
         raise Malformed("a receipt")
@@ -355,53 +337,46 @@ def read_obeyed(answer: bytes) -> Obeyed:
 
 def read_hint(data: bytes) -> Hint:
     """A hint."""
-    hint = _object(_parse(data))
+    hint = an_object(parsed(data))
     log = hint.get("log")
     if not isinstance(log, str) or log not in LOGS:
         raise Malformed("a log")
-    return Hint(_text(hint.get("pubky"), _PUBKY, "an account"), LOGS[log], _number(hint.get("seq")))
-
-
-def _parse(data: bytes) -> object:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise Malformed("JSON") from None
+    return Hint(a_text(hint.get("pubky"), _PUBKY, "an account"), LOGS[log], a_number(hint.get("seq")))
 
 
 def _read_offered(value: object) -> Offered:
-    offered = _object(value)
+    offered = an_object(value)
     private = offered.get("priv")
     return Offered(
-        _text(offered.get("pubky"), _PUBKY, "an account"),
-        _number(offered.get("term"), (1 << 64) - 1),
+        a_text(offered.get("pubky"), _PUBKY, "an account"),
+        a_number(offered.get("term"), (1 << 64) - 1),
         _read_standing(offered.get("pub")),
         None if private is None else _read_standing(private),
     )
 
 
 def _read_standing(value: object) -> LogStanding:
-    standing = _object(value)
+    standing = an_object(value)
     position = Position(
-        _text(standing.get("log_id"), _LOG_ID, "a log id"),
-        _number(standing.get("seq")),
-        _number(standing.get("id")),
-        _bytes(standing.get("digest"), DIGEST, DIGEST),
+        a_text(standing.get("log_id"), _LOG_ID, "a log id"),
+        a_number(standing.get("seq")),
+        a_number(standing.get("id")),
+        some_bytes(standing.get("digest"), DIGEST, DIGEST),
     )
     reigns = _reigns(standing.get("reigns"))
     if not reigns or reigns[-1].log_id != position.log_id:
         raise Malformed("the reigns of a log")
-    return LogStanding(position, reigns, _number(standing.get("floor")), _number(standing.get("used")))
+    return LogStanding(position, reigns, a_number(standing.get("floor")), a_number(standing.get("used")))
 
 
 def _read_entry(entry: Mapping[str, object], private: bool) -> Entry:
     return Entry(
         _path(entry.get("path"), private),
-        _bytes(entry.get("hash"), HASH, HASH),
-        _number(entry.get("length")),
-        _text(entry.get("type"), _TYPE, "a content type"),
-        _number(entry.get("modified")),
-        seq=_number(entry.get("seq")),
+        some_bytes(entry.get("hash"), HASH, HASH),
+        a_number(entry.get("length")),
+        a_text(entry.get("type"), _TYPE, "a content type"),
+        a_number(entry.get("modified")),
+        seq=a_number(entry.get("seq")),
     )
 
 
@@ -411,28 +386,28 @@ def _read_event(event: Mapping[str, object], pubky: str, private: bool) -> Logge
         raise Malformed("an operation")
     put = operation == "PUT"
     read = Event(
-        _number(event.get("id")),
+        a_number(event.get("id")),
         Operation(operation),
         pubky,
         _path(event.get("path"), private),
-        _number(event.get("seq")),
-        _bytes(event.get("digest"), DIGEST, DIGEST),
-        _bytes(event.get("hash"), HASH, HASH) if put else None,
-        _number(event.get("length")) if put else 0,
-        _text(event.get("type"), _TYPE, "a content type") if put else "",
-        _number(event.get("modified")) if put else 0,
+        a_number(event.get("seq")),
+        some_bytes(event.get("digest"), DIGEST, DIGEST),
+        some_bytes(event.get("hash"), HASH, HASH) if put else None,
+        a_number(event.get("length")) if put else 0,
+        a_text(event.get("type"), _TYPE, "a content type") if put else "",
+        a_number(event.get("modified")) if put else 0,
     )
-    return LoggedEvent(read, None if body is None or not put else _bytes(body, 0, MAX_BODY))
+    return LoggedEvent(read, None if body is None or not put else some_bytes(body, 0, MAX_BODY))
 
 
 def _reigns(value: object) -> tuple[Reign, ...]:
-    return tuple(_several(value, _read_reign, MAX_REIGNS))
+    return tuple(a_list(value, _read_reign, MAX_REIGNS))
 
 
 def _read_reign(value: object) -> Reign:
     if not isinstance(value, list) or len(value) != 2:
         raise Malformed("a reign")
-    return Reign(_text(value[0], _LOG_ID, "a log id"), _number(value[1]))
+    return Reign(a_text(value[0], _LOG_ID, "a log id"), a_number(value[1]))
 
 
 def _path(value: object, private: bool) -> str:
@@ -450,41 +425,5 @@ def _path(value: object, private: bool) -> str:
     return path
 
 
-def _object(value: object) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise Malformed("an object")
-    return value
-
-
-def _several(value: object, read: Callable[[object], T], most: int) -> list[T]:
-    if not isinstance(value, list) or len(value) > most:
-        raise Malformed("a list")
-    return list(map(read, value))
-
-
-def _text(value: object, form: re.Pattern[str], what: str) -> str:
-    if not isinstance(value, str) or not form.fullmatch(value):
-        raise Malformed(what)
-    return value
-
-
-def _number(value: object, most: int = MAX_NUMBER) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise Malformed("a number")
-    return value
-
-
 def _packet(value: object) -> bytes:
-    return _bytes(value, HEAD, MAX_PACKET)
-
-
-def _bytes(value: object, least: int, most: int) -> bytes:
-    if not isinstance(value, str) or len(value) > (most + 2) // 3 * 4:
-        raise Malformed("bytes in base64")
-    try:
-        data = b64decode(value, validate=True)
-    except ValueError:
-        raise Malformed("bytes in base64") from None
-    if not least <= len(data) <= most:
-        raise Malformed("bytes in base64")
-    return data
+    return some_bytes(value, HEAD, MAX_PACKET)

@@ -26,7 +26,8 @@ from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.core.records import Entry, Operation
 from pubky_homeserver.peers.answers import pieces_of, read
 from pubky_homeserver.peers.asking import STALL, ask, words_of
-from pubky_homeserver.peers.messages import HASH, MAX_NUMBER
+from pubky_homeserver.peers.messages import HASH
+from pubky_homeserver.peers.shapes import MAX_NUMBER
 from pubky_homeserver.peers.tally import Traffic
 
 PAGE = 1000

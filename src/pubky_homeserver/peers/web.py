@@ -47,6 +47,7 @@ from pubky_homeserver.peers.erasing import ERASE
 from pubky_homeserver.peers.exchange import FEATURE, Knowledge
 from pubky_homeserver.peers.handing import RANGES, Handing
 from pubky_homeserver.peers.late import LATE, LateWrites
+from pubky_homeserver.peers.shapes import MAX_NUMBER, Malformed, to_json
 from pubky_homeserver.peers.signatures import LONGEST, BadSignature, Head, Signed, verify
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.web.answers import answer_with, refuse, refuse_method
@@ -108,7 +109,7 @@ class Asked:
 
     def number(self, name: str) -> int:
         """A whole number of the query. Raises `InvalidRequest`."""
-        number = whole_number(self.query.get(name, ""), messages.MAX_NUMBER)
+        number = whole_number(self.query.get(name, ""), MAX_NUMBER)
         if number is None:
             raise InvalidRequest(f"Invalid {name}")
         return number
@@ -212,7 +213,7 @@ class PeerSite:
             return read(body)
         except BadSignature as error:
             raise Forbidden(str(error)) from None
-        except messages.Malformed as error:
+        except Malformed as error:
             raise InvalidRequest(f"Not as it must be: {error}") from None
 
     def _find(self, path: bytes) -> tuple[Route, str, bool]:
@@ -243,7 +244,7 @@ class PeerSite:
         """A page of the accounts that live here and are offered. 200; 400."""
         peer, after = asked.peer, asked.query.get("after", "")
         if peer.offer.all:
-            number = whole_number(after, messages.MAX_NUMBER) if after else 0
+            number = whole_number(after, MAX_NUMBER) if after else 0
             if number is None:
                 raise InvalidRequest("Invalid after")
             page, place = await self.logs.standings(number, PAGE)
@@ -471,4 +472,4 @@ def _dress(request: Request, refused: bool) -> None:
 
 def _json(request: Request, value: object) -> bytes:
     request.setHeader(b"Content-Type", b"application/json")
-    return messages.to_json(value)
+    return to_json(value)
