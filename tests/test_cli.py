@@ -338,10 +338,10 @@ def test_reachable(listening: str, found: str) -> None:
 # --- the command line itself --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["status"], ["invite"], ["invite", "new"], ["invite", "list"]])
-def test_help(command: list[str]) -> None:
+@pytest.mark.parametrize("command", ["", "status", "invite", "invite new", "invite list", "takedown", "takedown add"])
+def test_help(command: str) -> None:
     """Every help text ends in examples, one a line."""
-    shown = CliRunner().invoke(main, [*command, "--help"])
+    shown = CliRunner().invoke(main, [*command.split(), "--help"])
     assert shown.exit_code == 0
     _, heading, examples = shown.output.partition("\n  Examples:\n")
     assert heading
@@ -629,6 +629,24 @@ async def test_peer_test(shell: Shell, node: Operator) -> None:
     assert (ran.code, ran.err) == (1, "homeserver: bob: It cannot be reached.\n")
     assert (await shell.run("peer", "test", "nobody")).code == 1
     assert (await node.ask("POST", "/peers/test?name=alice")).status == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_takedown(shell: Shell, node: Operator) -> None:
+    """An account is taken down and shown again; what is down is listed; what is not here cannot be."""
+    account = Keypair(b"\x0a" * 32).public_key.z32
+    await node.store.sign_up(Account(account, 1), None, None, False)
+    assert (await shell.run("takedown", "list")).err == "Nothing is taken down.\n"
+    assert (await shell.run("takedown", "add", account)).err == "Taken down.\n"
+    assert (await shell.run("takedown", "add", account)).err == "It was taken down already.\n"
+    assert account in (await shell.run("takedown", "list")).out
+    (listed,) = json.loads((await shell.run("takedown", "list", "--json")).out)["takedowns"]
+    assert listed["pubky"] == account
+    ran = await shell.run("takedown", "lift", account, "--json")
+    assert json.loads(ran.out) == {"pubky": account, "changed": True}
+    assert (await shell.run("takedown", "lift", account)).err == "It was not taken down here.\n"
+    ran = await shell.run("takedown", "add", Keypair(b"\x0b" * 32).public_key.z32)
+    assert (ran.code, "No account" in ran.err) == (1, True)
 
 
 @pytest_twisted.ensureDeferred

@@ -23,7 +23,7 @@ from pkarr.tls.hello import server_name
 from pubky_homeserver.core.copies import Hint, Listed, LoggedEvent, LogStanding, Offered, Position, Reign
 from pubky_homeserver.core.prefaces import SIGNATURE, InvalidPreface, read_preface
 from pubky_homeserver.core.records import Entry, Event, Operation
-from pubky_homeserver.peers import messages
+from pubky_homeserver.peers import messages, reading
 from pubky_homeserver.peers.shapes import Malformed, to_json
 from pubky_homeserver.peers.signatures import BadSignature, Head, sign, verify
 from tests.pkarr.dht.thorough import THOROUGHLY
@@ -126,13 +126,13 @@ READERS = {
         Saved.parse, InvalidSaved, (bytes(Saved(((4, ID),), CONTACTS)), b"d3:id40:6:nodes40:e"), MAX_LENGTH + 1
     ),
     "accounts of a peer": Reader(
-        messages.read_accounts,
+        reading.read_accounts,
         Malformed,
         (to_json(messages.pack_accounts([Offered(PUBKY, 5, STANDING, STANDING)], "7")),),
         messages.MAX_ANSWER,
     ),
     "events of a peer": Reader(
-        lambda data: messages.read_events(data, PUBKY, False),
+        lambda data: reading.read_events(data, PUBKY, False),
         Malformed,
         (
             to_json(messages.pack_events(STANDING.reigns, [LoggedEvent(PUT, b"one")], 9)),
@@ -141,14 +141,12 @@ READERS = {
         messages.MAX_ANSWER,
     ),
     "files of a peer": Reader(
-        lambda data: messages.read_entries(data, False),
+        lambda data: reading.read_entries(data, False),
         Malformed,
         (to_json(messages.pack_entries(Listed((FILE,), STANDING))),),
         messages.MAX_ANSWER,
     ),
-    "hint of a peer": Reader(
-        messages.read_hint, Malformed, (to_json(messages.pack_hint(Hint(PUBKY, False, 7))),), 1024
-    ),
+    "hint of a peer": Reader(reading.read_hint, Malformed, (to_json(messages.pack_hint(Hint(PUBKY, False, 7))),), 1024),
     "what a peer signs": Reader(
         verified("signature-input"), BadSignature, (SIGNED["Signature-Input"].encode(),), 16_384
     ),

@@ -34,6 +34,7 @@ from pubky_homeserver.mirror_commands import mirror
 from pubky_homeserver.peer_commands import peer
 from pubky_homeserver.record_commands import record
 from pubky_homeserver.remote import PAGE, CommandFailed
+from pubky_homeserver.takedown_commands import takedown
 
 MAX_COUNT = 1000
 """Signup tokens made by one command."""
@@ -118,6 +119,7 @@ main.add_command(record)
 main.add_command(mirror)
 main.add_command(peer)
 main.add_command(conflicts)
+main.add_command(takedown)
 
 
 @main.command(

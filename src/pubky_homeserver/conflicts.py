@@ -13,9 +13,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.errors import NotFound, NotHereYet, Refused, StoreAway
+from pubky_homeserver.core.paths import revoked_by
 from pubky_homeserver.core.records import Entry, Session
 from pubky_homeserver.core.shelf import Shelved
-from pubky_homeserver.interfaces import IShelfStore
+from pubky_homeserver.interfaces import IGrantStore, IShelfStore
 from pubky_homeserver.storage import ANY, Conditions, Storage
 
 KEPT = 30 * 86_400
@@ -49,6 +50,7 @@ class Conflicts:
 
     shelf: IShelfStore
     storage: Storage
+    grants: IGrantStore
 
     async def accounts(self, after: str = "") -> list[str]:
         """Up to 500 accounts of which something lies there, above a pubky."""
@@ -152,6 +154,9 @@ class Conflicts:
     async def _write(self, shelved: Shelved, only_untouched: bool) -> None:
         """One ordinary write of the account's own."""
         pubky, path, entry = shelved.pubky, shelved.path, shelved.entry
+        if (grant_id := revoked_by(path)) is not None:
+            await self.grants.forbid(pubky, grant_id)
+            return
         session = Session("", pubky, tuple(parse_capabilities("/:rw")), 0)
         conditions = _unchanged(shelved) if only_untouched else ANY
         if entry is None:

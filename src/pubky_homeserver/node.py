@@ -58,6 +58,7 @@ from pubky_homeserver.store.redis import RedisStore
 from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.store.rewriting import Rewriting
 from pubky_homeserver.sweep import Sweep
+from pubky_homeserver.takedowns import Takedowns
 from pubky_homeserver.values import ClientIdentity, Socket
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory, Limits
@@ -69,6 +70,7 @@ from pubky_homeserver.web.records import NetworkRecords
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.scrape import MetricsSite
 from pubky_homeserver.web.site import client_site
+from pubky_homeserver.web.takedowns import TakedownList
 from pubky_homeserver.web.verifying import Verifying
 
 Answer = Callable[[Request], Coroutine[Deferred[Any], Any, None]]
@@ -212,7 +214,10 @@ class Homeserver(Service):
         storage = Storage(store, store.locks, blobs, clock, settings.default_limit, settings.inline_limit)
         self._undo.append(lambda: Deferred.fromCoroutine(storage.drain()))
         feed = Feed(store, store, clock, metrics)
-        peering = await self._make_peering(store, storage, packets) if self.config.peers else None
+        copies = Copies(store.copies, clock)
+        takedowns = Takedowns(store.takedowns, store, clock, copies)
+        self._undo.append(await takedowns.begin())
+        peering = await self._make_peering(store, storage, packets, copies, takedowns) if self.config.peers else None
         key, websites = self.keypair.public_key.z32, self.config.drive.websites
         client = client_site(
             accounts,
@@ -224,6 +229,7 @@ class Homeserver(Service):
             metrics,
             clock,
             key,
+            takedowns,
             websites,
             None if peering is None else peering.claims,
             None if peering is None else peering.site.answer,
@@ -233,18 +239,16 @@ class Homeserver(Service):
             rooms = {"disk": blobs.has_room}
             health = Health(accounts, rooms, records.checks if records is not None else dict, clock)
             known = None if records is None else NetworkRecords(records.survey, records.publish_now, clock)
-            mirrors = (
-                Mirrors()
-                if peering is None
-                else Mirrors(peering.status, peering.probe, peering.pause, peering.exposure)
-            )
+            view = None if peering is None else peering.overview
+            mirrors = Mirrors() if view is None else Mirrors(view.status, view.probe, view.pause, view.exposure)
             moves = self._moves(peering)
-            conflicts = Conflicts(store.shelf, storage)
-            shelf = Shelf(conflicts) if peering is None else Shelf(conflicts, peering.repair)
+            conflicts = Conflicts(store.shelf, storage, store.grants)
+            shelf = Shelf(conflicts) if view is None else Shelf(conflicts, view.repair)
             verifier = None if peering is None else peering.verifier
             verifying = Verifying() if verifier is None else Verifying(verifier.begin, lambda: verifier.newest)
             admin = Admin(accounts, self._facts())
-            site = AdminSite(admin, health, self.password, known, mirrors, moves, shelf, verifying)
+            down = TakedownList(takedowns)
+            site = AdminSite(admin, health, self.password, known, mirrors, moves, shelf, verifying, down)
             sites["admin"] = site.answer
         if peering is not None:
             numbers = Numbers(peering.copies, peering.tally)
@@ -262,9 +266,10 @@ class Homeserver(Service):
         moving, erase = peering.moving, peering.orders.erase
         return Moves(erase=erase) if moving is None else Moves(moving.open, moving.check, erase)
 
-    async def _make_peering(self, store: RedisStore, storage: Storage, packets: Packets) -> Peering:
+    async def _make_peering(
+        self, store: RedisStore, storage: Storage, packets: Packets, copies: Copies, takedowns: Takedowns
+    ) -> Peering:
         networks, engine = self.networks, self.engine
-        copies = Copies(store.copies, self.reactor)
         await copies.load()
         return Peering(
             keypair=self.keypair,
@@ -282,7 +287,9 @@ class Homeserver(Service):
             clock=self.reactor,
             epoch=lambda: store.epoch,
             erasing=store.erasures,
+            grants=store.grants,
             grace=self.config.blobs.erased_grace,
+            is_taken_down=takedowns.has,
         )
 
     def _open(self, sites: dict[str, Answer], patience: float) -> None:

@@ -5,6 +5,7 @@ meets one brings it here. What is newer than what was known is kept, and may shu
 cares is told at once.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -17,6 +18,9 @@ from pubky_homeserver.core.authority import homeserver_of
 from pubky_homeserver.core.errors import NotFound
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.interfaces import IPacketStore
+
+REMEMBERED = 2000
+"""Packets that are not verified again: about a kilobyte each."""
 
 Hear = Callable[[SignedPacket, Kept], None]
 """Is told of a packet that was kept, and whether it shut an account."""
@@ -35,16 +39,26 @@ class Packets:
     peers: frozenset[str] = frozenset()
     """The keys of those whom it trusts."""
     _hearing: list[Hear] = field(factory=list, init=False)
+    _verified: "OrderedDict[str, tuple[bytes, SignedPacket]]" = field(factory=OrderedDict, init=False)
+    # Key → what the store had of it, and the packet that this is; the one that was asked for the longest ago first.
     log: ClassVar[Logger] = Logger()
 
     async def of(self, pubky: str) -> SignedPacket | None:
         """The newest packet of a key that is known here, verified once more: it may come from a backup."""
         payload = await self.store.packet(pubky)
-        try:
-            return None if payload is None else SignedPacket.from_relay_payload(PublicKey.from_z32(pubky), payload)
-        except InvalidSignedPacket as error:
-            self.log.error("The packet of {pubky} in the store is none: {error}", pubky=pubky, error=error)
+        if payload is None:
             return None
+        known = self._verified.pop(pubky, None)
+        if known is None or known[0] != payload:
+            try:
+                known = payload, SignedPacket.from_relay_payload(PublicKey.from_z32(pubky), payload)
+            except InvalidSignedPacket as error:
+                self.log.error("The packet of {pubky} in the store is none: {error}", pubky=pubky, error=error)
+                return None
+        self._verified[pubky] = known
+        if len(self._verified) > REMEMBERED:
+            self._verified.popitem(last=False)
+        return known[1]
 
     async def learn(self, packet: SignedPacket) -> Kept | None:
         """Keep a packet if it is news; None if the key is nobody's who matters here.

@@ -138,6 +138,16 @@ class Node:
         asked = f"/mirrors/erase?pubky={quote(pubky, safe='')}"
         return self._read(await self._succeed("POST", asked), frozenset({"pubky", "ordered"}))
 
+    async def takedowns(self) -> dict[str, Any]:
+        """What is taken down on the node."""
+        return self._read(await self._succeed("GET", "/takedowns"), frozenset({"takedowns"}))
+
+    async def take_down(self, pubky: str, is_down: bool) -> dict[str, Any]:
+        """Take an account or a copy down, or show it again; whether that changed something."""
+        method = "POST" if is_down else "DELETE"
+        asked = f"/takedowns?pubky={quote(pubky, safe='')}"
+        return self._read(await self._succeed(method, asked), frozenset({"pubky", "changed"}))
+
     async def repair(self, pubky: str) -> int:
         """Let a comparison that waits go on; how many files it may remove, 0 if none waits."""
         asked = f"/mirrors/repair?pubky={quote(pubky, safe='')}"

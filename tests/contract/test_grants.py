@@ -201,3 +201,22 @@ async def test_a_revoked_grant_stays_dead_after_a_move(store: Store) -> None:
         await store.grants.exchange(kept(), bearer(1), NOW, 60)
     other = evolve(kept(), grant=evolve(kept().grant, id="another"))
     await store.grants.exchange(other, bearer(2), NOW, 60)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_grant_that_was_revoked_elsewhere(store: Store) -> None:
+    """It need not be known to be revoked for good; one that is known here ends; one of somebody else stays."""
+    await sign_up(store, ALICE)
+    await sign_up(store, BOB)
+    await store.grants.forbid(ALICE, "one")
+    await store.grants.forbid(ALICE, "one")
+    with pytest.raises(GrantRevoked):
+        await store.grants.exchange(kept(), bearer(1), NOW, 60)
+    await store.grants.exchange(kept(grant_id="two"), bearer(2), NOW, 60)
+    await store.grants.forbid(ALICE, "two")
+    assert await store.grants.bearer(bearer(2)) is None
+    await store.grants.exchange(kept(BOB, "bobs"), bearer(3), NOW, 60)
+    await store.grants.forbid(ALICE, "bobs")
+    assert await store.grants.bearer(bearer(3)) is not None
+    logged = [one.event.path for one in await store.logs.logged(ALICE, False, 0, 10)]
+    assert logged == [revocation_of("one"), revocation_of("two")]

@@ -56,7 +56,8 @@ class Story:
     async def run(self, who: str, command: str) -> str:
         """Run a command as somebody; what it printed."""
         here = command
-        for text, meant in self.replaced.items():
+        key = {"KEY_OF_YOU": self.pubky} if "KEY_OF_YOU" in command else {}
+        for text, meant in (self.replaced | key).items():
             here = here.replace(text, meant)
 
         def work() -> str:

@@ -48,7 +48,7 @@ class Rewound(World):
         bodies = Bodies(self.sender, self.primary_blobs, INLINE, lambda _length: True)
         self.peer.takes = LateWrites(bodies, self.primary.logs, self.primary, self.primary.shelf, self.clock)
         storage = Storage(self.primary, self.primary.locks, self.primary_blobs, self.clock, None, INLINE)
-        self.conflicts = Conflicts(self.primary.shelf, storage)
+        self.conflicts = Conflicts(self.primary.shelf, storage, self.primary.grants)
 
     async def write(self, pubky: str, path: str, body: bytes) -> None:
         """A file at the primary, and a note of it."""

@@ -12,7 +12,7 @@ def lost(world: World, name: str) -> Loss:
     """What the operator of a node is told."""
     peering = world.nodes[name].peering
     assert peering is not None
-    return Loss(**wait(world, peering.exposure()))
+    return Loss(**wait(world, peering.overview.exposure()))
 
 
 @pytest_twisted.ensureDeferred

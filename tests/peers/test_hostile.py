@@ -281,7 +281,7 @@ async def test_lies(case: str) -> None:
         assert (entry.blob, entry.body) in ((None, None), (None, b"x")), entry
     assert await entries(us, LIAR, "/priv/") == []
     assert us.peering is not None
-    peers: Any = us.peering.status()["peers"]
+    peers: Any = us.peering.overview.status()["peers"]
     (told,) = [one for one in peers if one["name"] == "evil"]
     assert case in UNSEEN or told["failure"] or told["trouble"], told
     (honest,) = [one for one in peers if one["name"] == "good"]
@@ -315,7 +315,7 @@ async def test_accounts_without_end_are_noticed(monkeypatch: pytest.MonkeyPatch)
     world.pass_time(60)
     us = world.nodes["us"]
     assert us.peering is not None
-    peers: Any = us.peering.status()["peers"]
+    peers: Any = us.peering.overview.status()["peers"]
     assert [one["failure"] for one in peers] == [None, "it offers more than 100 accounts"]
     asked = len(liar.asked)
     world.pass_time(60)

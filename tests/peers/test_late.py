@@ -11,19 +11,20 @@ from twisted.internet.defer import Deferred
 
 from pkarr.keys import Keypair
 from pubky_homeserver.conflicts import Conflicts
+from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.copies import LoggedEvent
-from pubky_homeserver.core.errors import PeerError, PeerRefused
+from pubky_homeserver.core.errors import GrantRevoked, PeerError, PeerRefused
 from pubky_homeserver.core.peers import ALL, NONE
-from pubky_homeserver.core.records import Event, Operation
+from pubky_homeserver.core.records import Event, Grant, KeptGrant, Operation
 from pubky_homeserver.core.shelf import Reason, Shelved
-from pubky_homeserver.peers import messages
+from pubky_homeserver.peers import messages, reading
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.messages import MAX_LATE
 from pubky_homeserver.peers.shapes import Malformed, to_json
 from tests.peers.judge import check_copy, files
 from tests.peers.simulated import hash_of
 from tests.peers.test_moving import begin, claim, lives_at
-from tests.peers.worlds import Node, User, World, mutual, run
+from tests.peers.worlds import NOW, Node, User, World, mutual, run
 
 REST = 60.0
 
@@ -147,17 +148,17 @@ def test_messages() -> None:
     put = Event(5, Operation.PUT, pubky, "/pub/z", 9, b"\0" * 16, hash_of(b"z"), 1, "text/plain", 7)
     gone = Event(6, Operation.DEL, pubky, "/pub/y", 10, b"\1" * 16)
     offered = [LoggedEvent(put, b"z"), LoggedEvent(put), LoggedEvent(gone)]
-    assert messages.read_late(to_json(messages.pack_late(offered)), pubky, False) == offered
-    assert messages.read_kept(to_json(messages.pack_kept({6, 5}))) == {5, 6}
+    assert reading.read_late(to_json(messages.pack_late(offered)), pubky, False) == offered
+    assert reading.read_kept(to_json(messages.pack_kept({6, 5}))) == {5, 6}
     long = to_json(messages.pack_late([offered[1]] * (MAX_LATE + 1)))
     for said, private in ((b"", False), (b"{}", False), (b'{"events":[1]}', False), (long, False)):
         with pytest.raises(Malformed):
-            messages.read_late(said, pubky, private)
+            reading.read_late(said, pubky, private)
     with pytest.raises(Malformed):
-        messages.read_late(to_json(messages.pack_late(offered)), pubky, True)
+        reading.read_late(to_json(messages.pack_late(offered)), pubky, True)
     for said in (b"", b"{}", b'{"kept":{}}', b'{"kept":["5"]}', b'{"kept":[-1]}', b'{"kept":[true]}'):
         with pytest.raises(Malformed):
-            messages.read_kept(said)
+            reading.read_kept(said)
 
 
 async def moved(world: World, user: User, name: str) -> None:
@@ -166,6 +167,13 @@ async def moved(world: World, user: User, name: str) -> None:
     await world.point(user, name)
     world.pass_time(120)
     assert await lives_at(world.nodes[name], user)
+
+
+def granted(user: User, grant_id: str) -> KeptGrant:
+    """A grant of the user."""
+    capabilities = tuple(parse_capabilities("/:rw"))
+    expires = int(NOW) + 10**6
+    return KeptGrant(Grant(user.pubky, "app.example", capabilities, "k" * 52, grant_id, int(NOW), expires), 1)
 
 
 async def check_nothing_is_lost(world: World, user: User) -> None:
@@ -216,7 +224,7 @@ async def test_an_old_primary_with_a_tail() -> None:
     }
     await check_nothing_is_lost(world, user)
     await check_copy(new, old, user.pubky, True)
-    outcomes = await Conflicts(new.store.shelf, new.storage).apply_untouched(user.pubky)
+    outcomes = await Conflicts(new.store.shelf, new.storage, new.store.grants).apply_untouched(user.pubky)
     assert {one.shelved.path for one in outcomes if one.failure is None} == {"/pub/tail", "/priv/tail"}
     world.pass_time(REST)
     assert (await files(old, user.pubky, "/pub/"))["/pub/tail"].body == b"t" * 3000
@@ -275,4 +283,40 @@ async def _history(seed: int) -> None:
         for name in names:
             if name != user.home:
                 await check_copy(world.nodes[user.home], world.nodes[name], user.pubky, True)
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_revocations_and_takedowns_that_come_late() -> None:
+    """A grant that is known here ends at once; an unknown one waits on the shelf; a takedown is nobody's loss."""
+    world, user = await begin("a", "b")
+    old, new = world.nodes["a"], world.nodes["b"]
+    world.pass_time(REST)
+    await world.kill("a")
+    await moved(world, user, "b")
+    for grant_id in ("used", "unused"):
+        await old.store.grants.exchange(granted(user, grant_id), f"old {grant_id}", int(NOW), 3600)
+        await old.store.grants.revoke(grant_id)
+    await old.store.takedowns.take_down(user.pubky, 1)
+    await new.store.grants.exchange(granted(user, "used"), "new", int(NOW), 3600)
+    assert await new.store.grants.bearer("new") is not None
+    await world.start("a")
+    world.pass_time(REST)
+    assert await new.store.grants.bearer("new") is None
+    assert [*await shelf(new, user)] == ["revoked:unused"]
+    assert await new.store.entry(user.pubky, "takedown") is None
+    with pytest.raises(GrantRevoked):
+        await new.store.grants.exchange(granted(user, "used"), "again", int(NOW), 3600)
+    (outcome,) = await Conflicts(new.store.shelf, new.storage, new.store.grants).apply_untouched(user.pubky)
+    assert outcome.failure is None
+    assert await shelf(new, user) == {}
+    with pytest.raises(GrantRevoked):
+        await new.store.grants.exchange(granted(user, "unused"), "again", int(NOW), 3600)
+    world.pass_time(REST)
+    state, copy = await new.store.log_state(user.pubky, False), await old.store.copies.copy(user.pubky)
+    assert state is not None
+    assert copy is not None
+    assert copy.public.position is not None
+    assert (copy.public.position.seq, copy.public.position.digest) == (state.seq, state.digest)
+    assert not copy.taken_down
     await stop(world)

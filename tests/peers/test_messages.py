@@ -9,10 +9,20 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pubky_homeserver.core.copies import Hint, Listed, Logged, LoggedEvent, LogStanding, Offered, Position, Reign
+from pubky_homeserver.core.copies import (
+    Hint,
+    Listed,
+    Logged,
+    LoggedEvent,
+    LogStanding,
+    Offered,
+    Position,
+    Question,
+    Reign,
+)
 from pubky_homeserver.core.paths import MAX_PATH
 from pubky_homeserver.core.records import Entry, Event, Operation
-from pubky_homeserver.peers import messages
+from pubky_homeserver.peers import messages, reading
 from pubky_homeserver.peers.messages import MAX_BODY
 from pubky_homeserver.peers.shapes import MAX_NUMBER, Malformed, to_json
 
@@ -61,48 +71,60 @@ OFFERS = st.builds(
 def test_accounts(offers: list[Offered], following: str | None) -> None:
     """A page of accounts is read as it was written."""
     written = to_json(messages.pack_accounts(offers, following))
-    assert messages.read_accounts(written) == (offers, following)
+    assert reading.read_accounts(written) == (offers, following)
 
 
 @given(st.lists(logged(), max_size=5))
 def test_events(events: list[LoggedEvent]) -> None:
     """So is a page of events."""
     written = to_json(messages.pack_events((Reign("0" * 32, 1),), events, 9))
-    assert messages.read_events(written, PUBKY, False) == Logged((Reign("0" * 32, 1),), tuple(events), 9)
+    assert reading.read_events(written, PUBKY, False) == Logged((Reign("0" * 32, 1),), tuple(events), 9)
 
 
 @given(st.lists(ENTRIES, max_size=5), standings())
 def test_entries(entries: list[Entry], standing: LogStanding) -> None:
     """So is a page of files."""
     listed = Listed(tuple(entries), standing)
-    assert messages.read_entries(to_json(messages.pack_entries(listed)), True) == listed
+    assert reading.read_entries(to_json(messages.pack_entries(listed)), True) == listed
 
 
 @given(st.lists(st.builds(Reign, LOG_IDS, NUMBERS), max_size=5), NUMBERS, st.booleans())
 def test_forks_and_hints(reigns: list[Reign], seq: int, private: bool) -> None:
     """So are the reigns of a fork, and a hint."""
-    assert messages.read_fork(to_json(messages.pack_reigns(reigns))) == tuple(reigns)
+    assert reading.read_fork(to_json(messages.pack_reigns(reigns))) == tuple(reigns)
     hint = Hint(PUBKY, private, seq)
-    assert messages.read_hint(to_json(messages.pack_hint(hint))) == hint
+    assert reading.read_hint(to_json(messages.pack_hint(hint))) == hint
 
 
 STANDING = LogStanding(Position("1" * 32, 7, 70, bytes(16)), (Reign("0" * 32, 1), Reign("1" * 32, 5)), 3, 9)
 PUT = LoggedEvent(
     Event(70, Operation.PUT, PUBKY, "/pub/a", 7, bytes(16), bytes(32), 3, "text/plain", 70_000_000), b"one"
 )
+QUESTION = Question(PUBKY, False, STANDING.position)
 PAGES: dict[str, tuple[Any, Callable[[bytes], object]]] = {
-    "accounts": (messages.pack_accounts([Offered(PUBKY, 5, STANDING, STANDING)], "7"), messages.read_accounts),
+    "accounts": (messages.pack_accounts([Offered(PUBKY, 5, STANDING, STANDING)], "7"), reading.read_accounts),
     "events": (
         messages.pack_events(STANDING.reigns, [PUT], 9),
-        lambda answer: messages.read_events(answer, PUBKY, False),
+        lambda answer: reading.read_events(answer, PUBKY, False),
     ),
     "entries": (
         messages.pack_entries(Listed((Entry("/pub/a", bytes(32), 3, "text/plain", 70, seq=7),), STANDING)),
-        lambda answer: messages.read_entries(answer, False),
+        lambda answer: reading.read_entries(answer, False),
     ),
-    "fork": (messages.pack_reigns(STANDING.reigns), messages.read_fork),
-    "hint": (messages.pack_hint(Hint(PUBKY, False, 7)), messages.read_hint),
-    "hello": ({"version": 1, "features": ["events"], "limits": {"events": 1}, "epoch": "e1"}, messages.read_hello),
+    "questions": (messages.pack_questions([QUESTION]), reading.read_questions),
+    "answers": (
+        messages.pack_answers(
+            [
+                messages.pack_answer(200, messages.pack_events(STANDING.reigns, [PUT], 9)),
+                messages.pack_answer(409, messages.pack_reigns(STANDING.reigns)),
+                *(messages.pack_answer(status, {}) for status in (404, 410, 503)),
+            ]
+        ),
+        lambda answer: reading.read_answers(answer, [QUESTION] * 5),
+    ),
+    "fork": (messages.pack_reigns(STANDING.reigns), reading.read_fork),
+    "hint": (messages.pack_hint(Hint(PUBKY, False, 7)), reading.read_hint),
+    "hello": ({"version": 1, "features": ["events"], "limits": {"events": 1}, "epoch": "e1"}, reading.read_hello),
 }
 
 
@@ -168,6 +190,20 @@ WRONG: list[tuple[str, tuple[Any, ...], list[object]]] = [
         ("events", 0, "path"),
         ["/pub/" + "a/" * 500 + "a", "/pub/\x00", "/pub/\ud800", "Revoked:x", "revoked:", "revoked:a b", "/pub/a\n"],
     ),
+    ("questions", ("logs",), [..., {}, [None], [{}], [{}] * 17]),
+    ("questions", ("logs", 0, "pubky"), [..., "x", 1]),
+    ("questions", ("logs", 0, "log"), [..., "public", 1, None]),
+    ("questions", ("logs", 0, "log_id"), [..., "0" * 31, 1]),
+    ("questions", ("logs", 0, "seq"), [..., -1, "7"]),
+    ("questions", ("logs", 0, "id"), [..., 1 << 53]),
+    ("questions", ("logs", 0, "digest"), [..., HASH, DIGEST[:-4]]),
+    ("answers", ("logs",), [..., {}, [], [{}] * 4, [{}] * 6]),
+    ("answers", ("logs", 0), [None, [], {}]),
+    ("answers", ("logs", 0, "status"), [..., 500, 201, "200", None, []]),
+    ("answers", ("logs", 0, "reigns"), [..., None]),
+    ("answers", ("logs", 0, "events"), [..., [{}], [{}] * 1001]),
+    ("answers", ("logs", 0, "events", 0, "path"), ["/priv/a", "/etc/passwd"]),
+    ("answers", ("logs", 1, "reigns"), [..., "x"]),
     ("entries", ("entries",), [..., {}, [{}] * 1001]),
     ("entries", ("standing",), [..., None, {}]),
     ("entries", ("entries", 0, "path"), [..., "/priv/a", "/pub/a/.."]),
@@ -212,7 +248,7 @@ def test_pages_that_are_too_long() -> None:
 def test_numbers_without_end() -> None:
     """A number of a million digits costs no time."""
     with pytest.raises(Malformed):
-        messages.read_hint(b'{"pubky":"%b","log":"pub","seq":%b}' % (PUBKY.encode(), b"9" * 1_000_000))
+        reading.read_hint(b'{"pubky":"%b","log":"pub","seq":%b}' % (PUBKY.encode(), b"9" * 1_000_000))
 
 
 def test_what_a_reader_does_not_know_is_skipped() -> None:
@@ -225,11 +261,11 @@ def test_what_a_reader_does_not_know_is_skipped() -> None:
 def test_private_paths_are_of_the_private_log() -> None:
     """And of no other: what is no file, too, is told in the public one only."""
     page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path="/priv/a"))], 1)
-    assert messages.read_events(to_json(page), PUBKY, True).events[0].event.path == "/priv/a"
+    assert reading.read_events(to_json(page), PUBKY, True).events[0].event.path == "/priv/a"
     for path in ("/pub/a", "takedown", "revoked:x"):
         page = messages.pack_events((), [LoggedEvent(evolve(PUT.event, path=path))], 1)
         with pytest.raises(Malformed):
-            messages.read_events(to_json(page), PUBKY, True)
+            reading.read_events(to_json(page), PUBKY, True)
 
 
 def test_the_largest_page_fits() -> None:
@@ -239,7 +275,7 @@ def test_the_largest_page_fits() -> None:
     small = [LoggedEvent(event)] * (messages.MAX_PAGE - 17) + [LoggedEvent(event, bytes(MAX_BODY))] * 17
     written = to_json(messages.pack_events((Reign("0" * 32, 1),) * messages.MAX_REIGNS, small, MAX_NUMBER))
     assert len(written) < messages.MAX_ANSWER
-    assert len(messages.read_events(written, PUBKY, False).events) == messages.MAX_PAGE
+    assert len(reading.read_events(written, PUBKY, False).events) == messages.MAX_PAGE
 
 
 @given(st.sampled_from(sorted(PAGES)), st.data())

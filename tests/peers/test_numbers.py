@@ -50,7 +50,7 @@ async def test_a_copy_in_numbers() -> None:
     shown = _lines(metrics)
     assert copy.public.position is not None
     assert (shown["mirror_lag_events"], shown["mirror_lag_seconds"]) == (10 - copy.public.position.seq, 5)
-    peers: Any = peering.status()["peers"]
+    peers: Any = peering.overview.status()["peers"]
     (peer,) = peers
     assert peer["traffic"]["received"] > 1000
     assert peer["traffic"]["requests"] > 3

@@ -14,9 +14,10 @@ from pubky_homeserver.core.copies import Logged, LoggedEvent, LogStanding, Posit
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerBroken, PeerRefused
 from pubky_homeserver.core.peers import NONE, Selection
 from pubky_homeserver.core.records import Event, Operation
+from pubky_homeserver.peers.asked import PAGE
+from pubky_homeserver.peers.logs import MAX_BODIES
 from pubky_homeserver.peers.shapes import base64
 from pubky_homeserver.peers.signatures import sign
-from pubky_homeserver.peers.web import MAX_BODIES, PAGE
 from pubky_homeserver.store.memory import MemoryStore
 from tests.peers.peering import FOLLOWER, OWNER, Peering, content, hash_of, peering
 from tests.web.client import ask

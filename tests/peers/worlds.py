@@ -140,6 +140,7 @@ class World:
             clock=self.clock,
             epoch=lambda: f"{name}{node.epoch}",
             erasing=node.store.erasures,
+            grants=node.store.grants,
         )
         self.wires.sites[name] = node.peering.site.answer
         node.peering.startService()

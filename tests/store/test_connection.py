@@ -360,7 +360,7 @@ async def test_stopped_at_any_moment(server: RedisServer) -> None:
     """A link that is stopped while it connects, prepares or waits for the next attempt ends at once and whole."""
     await until(server.answers)
     for turns in range(12):
-        subscription = Subscription(server.address, reactor, "channel", lambda: None, "other", lambda _: None)
+        subscription = Subscription(server.address, reactor, "channel", lambda: None, {}, lambda: None, lambda: None)
         subscription.start()
         for _ in range(turns):
             await deferLater(reactor, 0)
@@ -376,7 +376,10 @@ async def test_messages(server: RedisServer) -> None:
     wakes: list[float] = []
     told: list[str | None] = []
     subscription = Subscription(
-        server.address, reactor, "channel", lambda: wakes.append(reactor.seconds()), "other", told.append
+        *(server.address, reactor, "channel", lambda: wakes.append(reactor.seconds())),
+        {"other": told.append},
+        began=lambda: told.append("began"),
+        ended=lambda: told.append("ended"),
     )
 
     def reached(number: int) -> bool:
@@ -388,7 +391,7 @@ async def test_messages(server: RedisServer) -> None:
         assert subscription.is_listening
         server.ask("PUBLISH", "another", "x")
         server.ask("PUBLISH", "other", "x")
-        await until(lambda: told == ["x"])
+        await until(lambda: told == ["began", "x"])
         for _ in range(3):
             more = len(wakes) + 1
             server.ask("PUBLISH", "channel", "")
@@ -401,6 +404,7 @@ async def test_messages(server: RedisServer) -> None:
         server.kill()
         server.start()
         await until(lambda: len(wakes) > before)
+        assert told == ["began", "x", "ended", "began"]
     finally:
         await subscription.stop()
     before = len(wakes)

@@ -70,6 +70,7 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
     await store.copies.begin(erin, ALICE, NOW)
     await store.erasures.hide(erin, ALICE, "0" * 32, 0, NOW, "f" * 64)
     await store.erasures.order(Order(BOB, ALICE, "0" * 32, 1, NOW))
+    assert await store.takedowns.take_down(dave, NOW)
     page = dict(re.findall(r"^`(.*?)`\s+(\w+) ", schema.__doc__ or "", re.MULTILINE))
     names = {re.sub(r"\\?<\w+\\?>", ".+", re.escape(name)): kind for name, kind in page.items()}
     keys = [key.decode() for key in server.ask("KEYS", "*")]
@@ -80,7 +81,7 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
         (pattern,) = [pattern for pattern in names if re.fullmatch(pattern, name)]
         assert server.ask("TYPE", key).decode() == names[pattern]
         seen.add(pattern)
-    assert set(names) - seen == {"wake", "revocations"}
+    assert set(names) - seen == {"wake", "revocations", "hints"}
 
 
 @pytest_twisted.ensureDeferred

@@ -25,6 +25,7 @@ from pubky_homeserver.core.verification import Verification
 from pubky_homeserver.publisher import Advertised
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
+from pubky_homeserver.takedowns import Takedowns
 from pubky_homeserver.testing import MemoryBlobs
 from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory
@@ -33,6 +34,7 @@ from pubky_homeserver.web.health import Health
 from pubky_homeserver.web.mirrors import Mirrors
 from pubky_homeserver.web.moves import Moves
 from pubky_homeserver.web.records import NetworkRecords
+from pubky_homeserver.web.takedowns import TakedownList
 from pubky_homeserver.web.verifying import Verifying
 from tests.pkarr.networks import Simulated
 from tests.web.client import Answer, ask
@@ -204,7 +206,7 @@ async def operator(password: str = PASSWORD, asks_networks: bool = True) -> Asyn
     known = NetworkRecords(one.survey, one.publish, clock) if asks_networks else None
     moves = Moves(one.open, one.check, one.erase) if asks_networks else Moves()
     storage = Storage(store, store.locks, MemoryBlobs(clock), clock)
-    shelf = Shelf(Conflicts(store.shelf, storage), one.repair)
+    shelf = Shelf(Conflicts(store.shelf, storage, store.grants), one.repair)
     one.site = AdminSite(
         Admin(accounts, FACTS),
         health,
@@ -214,6 +216,7 @@ async def operator(password: str = PASSWORD, asks_networks: bool = True) -> Asyn
         moves,
         shelf,
         Verifying(one.verify, one.verification),
+        TakedownList(Takedowns(store.takedowns, store, clock)),
     )
     factory = HTTPFactory(one.site.answer, reactor)
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")

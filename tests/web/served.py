@@ -27,6 +27,7 @@ from pubky_homeserver.packets import Packets
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.memory import MemoryStore
+from pubky_homeserver.takedowns import Takedowns
 from pubky_homeserver.testing import MemoryBlobs
 from pubky_homeserver.web.channel import HTTPFactory
 from pubky_homeserver.web.site import client_site
@@ -208,8 +209,11 @@ async def served(
     packets = Packets(store.packets, HOMESERVER, frozenset(trusting or ()))
     claims = None if kept is None else Claims(kept, store.moves, packets, trusting or {}, clock)
     trusted = None if peers is None else peers(clock, store, files)
+    takedowns = Takedowns(store.takedowns, store, clock, kept)
+    stop_hearing = await takedowns.begin()
     site = client_site(
-        accounts, sessions, grants, files, locks, feed, metrics, clock, HOMESERVER, websites, claims, trusted
+        *(accounts, sessions, grants, files, locks, feed, metrics, clock),
+        *(HOMESERVER, takedowns, websites, claims, trusted),
     )
     factory = HTTPFactory(site.answer, reactor)
     listening: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -220,5 +224,6 @@ async def served(
         )
     finally:
         feed.stopService()
+        stop_hearing()
         await listening.stopListening()
         await factory.drain(1)

@@ -66,6 +66,15 @@ class Logged:
 
 
 @frozen
+class Question:
+    """What a log has after a position."""
+
+    pubky: str
+    private: bool
+    position: Position
+
+
+@frozen
 class CopiedLog:
     """How far a copy of one log is."""
 
@@ -109,6 +118,8 @@ class Copy:
     """Files that the operator lets the next comparison remove."""
     verified: int = 0
     """When its bodies and its list were last found to be right, by our clock (microseconds); 0 for never."""
+    taken_down: bool = False
+    """Whether its log says that the operator of its homeserver has taken the account down."""
 
 
 @frozen

@@ -136,6 +136,12 @@ class GrantOfAnother(Forbidden):
     text = "Grant does not belong to authenticated user"
 
 
+class TakenDown(Refused):
+    """The operator shows nothing of the account, nor takes anything for it."""
+
+    text = "The operator of this homeserver has taken this account down"
+
+
 class SignupTokenRequired(Refused):
     """Sign-up needs a token here, and none was given."""
 

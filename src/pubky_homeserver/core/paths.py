@@ -160,6 +160,16 @@ def revocation_of(grant_id: str) -> str:
     return f"revoked:{grant_id}"
 
 
+TAKEDOWN = "takedown"
+"""The name under which an account's public log says that the operator of its homeserver has taken it down."""
+
+
+def revoked_by(name: str) -> str | None:
+    """The grant that a name says is revoked; None if it says something else."""
+    grant_id = name.removeprefix(revocation_of(""))
+    return grant_id if grant_id != name else None
+
+
 def is_name(path: str) -> bool:
     """Whether this names something in a log that is no file."""
     return not path.startswith("/")

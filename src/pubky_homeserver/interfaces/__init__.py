@@ -11,6 +11,7 @@ from pubky_homeserver.interfaces.integrity import IIntegrityStore
 from pubky_homeserver.interfaces.moves import IMoveStore
 from pubky_homeserver.interfaces.people import IAccountStore, IGrantStore, IPacketStore, ISessionStore
 from pubky_homeserver.interfaces.shelf import IShelfStore
+from pubky_homeserver.interfaces.takedowns import IHints, ITakedownStore
 
 __all__ = [
     "IAccountStore",
@@ -22,6 +23,7 @@ __all__ = [
     "IErasureStore",
     "IFollower",
     "IGrantStore",
+    "IHints",
     "IIntegrityStore",
     "ILockStore",
     "ILogStore",
@@ -30,4 +32,5 @@ __all__ = [
     "IPeer",
     "ISessionStore",
     "IShelfStore",
+    "ITakedownStore",
 ]

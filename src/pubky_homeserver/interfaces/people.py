@@ -108,6 +108,9 @@ class IGrantStore(Interface):
         `revocation_of`): a grant names no homeserver, and must not live again where the account moves to.
         """
 
+    async def forbid(pubky: str, grant_id: str) -> None:
+        """Revoke a grant of an account that was revoked where it lived before; it need not be known here."""
+
 
 class IPacketStore(Interface):
     """The newest signed packet (PKARR) of each account, copy and peer, so that it outlives the memory of the network.

@@ -18,16 +18,17 @@ from zope.interface import implementer
 
 from pkarr.keys import KEY_LENGTH, Keypair, PublicKey
 from pkarr.packet import MAX_PACKET
-from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, Offered, Position
+from pubky_homeserver.core.copies import Held, Hint, Listed, Logged, LoggedEvent, Offered, Position, Question
 from pubky_homeserver.core.erasing import Obeyed
-from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerRefused
+from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerError, PeerRefused
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting, Peer
 from pubky_homeserver.interfaces import IPeer
-from pubky_homeserver.peers import messages
+from pubky_homeserver.peers import messages, reading
 from pubky_homeserver.peers.answers import beyond, pieces_of, read
 from pubky_homeserver.peers.asking import STALL, ask, words_of
 from pubky_homeserver.peers.erasing import ERASE
+from pubky_homeserver.peers.gathering import Gathering
 from pubky_homeserver.peers.late import LATE
 from pubky_homeserver.peers.messages import HOLDINGS
 from pubky_homeserver.peers.shapes import Malformed, base64, to_json
@@ -54,6 +55,11 @@ class PeerClient:
     agent: IAgent = field(repr=False)
     clock: IReactorTime = field(repr=False)
     traffic: Traffic = field(factory=Traffic, repr=False)
+    _gathering: Gathering = field(init=False, repr=False)
+
+    @_gathering.default
+    def _make_gathering(self) -> Gathering:
+        return Gathering(self.clock, self._events, self._events_of_many)
 
     @property
     def key(self) -> str:
@@ -62,17 +68,17 @@ class PeerClient:
 
     async def hello(self) -> Mapping[str, object]:
         """What it says of itself: `version`, `features`, `limits`, `epoch`."""
-        return self._read(messages.read_hello, await self._answer("hello"))
+        return self._read(reading.read_hello, await self._answer("hello"))
 
     async def offered(self, after: str) -> tuple[list[Offered], str | None]:
         """See `IPeer`."""
-        return self._read(messages.read_accounts, await self._answer("accounts", after=after))
+        return self._read(reading.read_accounts, await self._answer("accounts", after=after))
 
     async def held(self, after: str) -> tuple[list[Held], str | None]:
         """See `IPeer`."""
         if not after and HOLDINGS not in (await self.greet()).features:
             raise PeerRefused("it does not say what copies it has")
-        return self._read(messages.read_held, await self._answer("copies", after=after))
+        return self._read(reading.read_held, await self._answer("copies", after=after))
 
     async def greet(self) -> Greeting:
         """See `IPeer`."""
@@ -86,7 +92,7 @@ class PeerClient:
         response = await self._tell("packets", messages.pack_packets(packets))
         await self._must_succeed(response)
         answer, keys = await self._body(response), [PublicKey(packet[:KEY_LENGTH]).z32 for packet in packets]
-        return self._read(lambda one: messages.read_shown(one, keys), answer)
+        return self._read(lambda one: reading.read_shown(one, keys), answer)
 
     async def packet(self, pubky: str) -> bytes | None:
         """See `IPeer`."""
@@ -99,6 +105,20 @@ class PeerClient:
 
     async def events(self, pubky: str, private: bool, position: Position) -> Logged:
         """See `IPeer`."""
+        return await self._gathering.ask(Question(pubky, private, position))
+
+    async def _events_of_many(self, questions: Sequence[Question]) -> list[Logged | PeerError] | None:
+        """The answers to several questions; None if the peer does not understand them."""
+        response = await self._tell("events", messages.pack_questions(questions))
+        if response.code == 404:
+            await self._drop(response)
+            return None
+        await self._must_succeed(response)
+        answer = await self._body(response)
+        return self._read(lambda one: reading.read_answers(one, questions), answer)
+
+    async def _events(self, question: Question) -> Logged:
+        pubky, private, position = question.pubky, question.private, question.position
         place = {
             "log_id": position.log_id,
             "seq": str(position.seq),
@@ -107,18 +127,18 @@ class PeerClient:
         }
         response = await self._ask(_log(pubky, private, "events"), **place)
         if response.code == 409:
-            raise LogForked(self._read(messages.read_fork, await self._body(response)))
+            raise LogForked(self._read(reading.read_fork, await self._body(response)))
         if response.code == 410:
             await self._drop(response)
-            raise LogCompacted("its log does not go back to where ours ends")
+            raise LogCompacted(messages.COMPACTED)
         await self._must_succeed(response)
         answer = await self._body(response)
-        return self._read(lambda one: messages.read_events(one, pubky, private), answer)
+        return self._read(lambda one: reading.read_events(one, pubky, private), answer)
 
     async def entries(self, pubky: str, private: bool, after: str) -> Listed:
         """See `IPeer`."""
         answer = await self._answer(_log(pubky, private, "entries"), after=after)
-        return self._read(lambda one: messages.read_entries(one, private), answer)
+        return self._read(lambda one: reading.read_entries(one, private), answer)
 
     async def body(
         self, pubky: str, private: bool, path: str, content_hash: bytes, start: int = 0
@@ -144,7 +164,7 @@ class PeerClient:
             raise PeerRefused("it takes no late writes")
         response = await self._tell(_log(pubky, private, "late"), messages.pack_late(events))
         await self._must_succeed(response)
-        return self._read(messages.read_kept, await self._body(response))
+        return self._read(reading.read_kept, await self._body(response))
 
     async def erase(self, pubky: str, log_id: str, seq: int) -> Obeyed:
         """See `IPeer`."""
@@ -154,7 +174,7 @@ class PeerClient:
         if response.code == 409:
             raise PeerRefused(f"409: {await self._text(response)}")
         await self._must_succeed(response)
-        return self._read(messages.read_obeyed, await self._body(response))
+        return self._read(reading.read_obeyed, await self._body(response))
 
     async def changes(self, hear: Callable[[Hint | None], None], beat: Callable[[], None]) -> None:
         """See `IPeer`."""
@@ -166,7 +186,7 @@ class PeerClient:
                 if name == b"epoch":
                     hear(None)
                 elif name == b"change":
-                    hear(self._read(messages.read_hint, data))
+                    hear(self._read(reading.read_hint, data))
                 elif name == b"beat":
                     beat()
         finally:

@@ -59,6 +59,15 @@ class Knowledge:
             return True
         return packet is not None and home_of(packet) == peer.key
 
+    async def home(self, pubky: str) -> tuple[str, int]:
+        """Where an account that is known here lives, and the time of the packet that says so (0: none does).
+
+        A packet that names nobody changes nothing: who lived here does so still, and of a copy we cannot say.
+        """
+        packet = await self.packets.of(pubky)
+        default = self.homeserver if self.copies.of(pubky) is None else ""
+        return (default, 0) if packet is None else (home_of(packet) or default, packet.timestamp)
+
     async def take(self, peer: Peer, shown: Sequence[bytes]) -> list[Shown]:
         """Learn packets that a peer shows, and say what became of each. Raises `InvalidRequest`."""
         try:

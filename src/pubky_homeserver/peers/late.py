@@ -18,9 +18,10 @@ from twisted.logger import Logger
 
 from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Position, Reign
 from pubky_homeserver.core.errors import LogCompacted, LogForked, PeerBroken, PeerError, PeerRefused, StorageFull
+from pubky_homeserver.core.paths import TAKEDOWN, revoked_by
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.core.shelf import Reason, Shelved, id_of
-from pubky_homeserver.interfaces import IEntryStore, ILogStore, IPeer, IShelfStore
+from pubky_homeserver.interfaces import IEntryStore, IGrantStore, ILogStore, IPeer, IShelfStore
 from pubky_homeserver.peers.bodies import Bodies
 from pubky_homeserver.peers.messages import MAX_LATE
 
@@ -148,6 +149,8 @@ class LateWrites:
     shelf: IShelfStore
     clock: IReactorTime
     may_keep: Callable[[int], bool] = field(default=lambda _length: True)
+    grants: IGrantStore | None = None
+    """The grants that have a bearer here; None if late revocations wait on the shelf like all else."""
     log: ClassVar[Logger] = Logger()
 
     async def take(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
@@ -175,6 +178,10 @@ class LateWrites:
     async def _take(self, pubky: str, private: bool, one: LoggedEvent, is_disputed: bool) -> bool:
         """Take one. What makes no difference is shelved all the same if it supersedes something that lies there."""
         event, origin = one.event, self.bodies.peer.key
+        if event.path == TAKEDOWN:
+            return True  # what an operator decided there; here ours does
+        if await self._is_ended(pubky, event):
+            return True
         own = await self.logs.event(pubky, private, event.id)
         if own is not None and (own.path, own.content_hash) == (event.path, event.content_hash):
             return True
@@ -194,6 +201,21 @@ class LateWrites:
         kept = None if ours is None else await self._duplicate(ours)
         if not await self.shelf.shelve(evolve(late, entry=entry, ours=kept)):
             await self.bodies.leave([entry, kept])
+        return True
+
+    async def _is_ended(self, pubky: str, event: Event) -> bool:
+        """End the grant that an event says is revoked, if it is known here; whether it was.
+
+        That opens nothing for anybody, and waits for no operator: whoever has it may be who it was taken from.
+        """
+        grant_id = revoked_by(event.path)
+        if self.grants is None or grant_id is None or event.operation is Operation.DEL:
+            return False
+        known = await self.grants.grant(grant_id)
+        if known is None or known.grant.pubky != pubky:
+            return False
+        await self.grants.forbid(pubky, grant_id)
+        self.log.info("A grant of {pubky} ends: it was revoked where the account lived", pubky=pubky)
         return True
 
     async def _duplicate(self, entry: Entry) -> Entry:

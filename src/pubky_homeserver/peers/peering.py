@@ -6,7 +6,7 @@ Nothing of this exists without peers in the settings.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from attrs import asdict, define, evolve, field
+from attrs import define, evolve, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -21,7 +21,6 @@ from pkarr.packet import SignedPacket
 from pubky_homeserver.claims import Claims
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
-from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
 from pubky_homeserver.interfaces import (
@@ -29,6 +28,7 @@ from pubky_homeserver.interfaces import (
     ICopyStore,
     IErasureStore,
     IFollower,
+    IGrantStore,
     IIntegrityStore,
     ILogStore,
     IMoveStore,
@@ -52,7 +52,7 @@ from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.official import Official
 from pubky_homeserver.peers.opening import Opening
 from pubky_homeserver.peers.ordering import Orders
-from pubky_homeserver.peers.probing import probe
+from pubky_homeserver.peers.overview import Overview
 from pubky_homeserver.peers.reminding import Reminder
 from pubky_homeserver.peers.retelling import Retelling
 from pubky_homeserver.peers.strangers import Stranger
@@ -89,8 +89,11 @@ class Peering(Service):
     clock: IReactorTime
     epoch: Callable[[], str]
     erasing: IErasureStore = field(kw_only=True)
+    grants: IGrantStore = field(kw_only=True)
     grace: float = field(default=259_200.0, kw_only=True)
     """Seconds from the order to erase a copy until it is wiped."""
+    is_taken_down: Callable[[str], bool] = field(default=lambda _pubky: False, kw_only=True)
+    """Whether nobody may read an account here."""
     tally: Tally = field(factory=Tally, init=False)
     """What happens with peers, counted."""
     _officials: dict[str, Official] = field(factory=dict, init=False)
@@ -99,6 +102,8 @@ class Peering(Service):
     # Peer's key → what we exchange with it.
     knowledge: Knowledge = field(init=False)
     site: PeerSite = field(init=False)
+    overview: Overview = field(init=False)
+    """What the operator sees."""
     claims: Claims = field(init=False)
     """What users of copies may do here."""
     neighbours: dict[str, Neighbour] = field(init=False)
@@ -135,6 +140,7 @@ class Peering(Service):
             *(key, peers, self.logs, self.storage, knowledge, self.clock, self.epoch, self._late),
             notice=self._notice,
             integrity=self.integrity,
+            is_taken_down=self.is_taken_down,
         )
 
     @claims.default
@@ -178,15 +184,21 @@ class Peering(Service):
     def __attrs_post_init__(self) -> None:
         self.site.obey, self.site.called = self.erasures.obey, self.orders.begin
         self.claims.show = self.erasures.show
-        if self.network is None:
-            return
-        self.watch = Watch(self.storage.entries, self.packets, self.network, self.clock)
+        if self.network is not None:
+            self._make_services(self.network)
+        exposure = Exposure(self.neighbours, self.accounts, self.logs, self.copies)
+        facts = self.neighbours, self._traffic, self.copies, self.orders, self.erasures
+        self.overview = Overview(*facts, self.moving, exposure)
+
+    def _make_services(self, network: INetwork) -> None:
+        """What a process does that reaches peers and networks."""
+        self.watch = Watch(self.storage.entries, self.packets, network, self.clock)
         self.claims.look, self.claims.look_soon = self.watch.look, self.watch.look_soon
         self.erasures.look = self.watch.look
         key, look = self.knowledge.homeserver, self.watch.look_soon
         opening = Opening(key, self.moves, self.copies, self.packets, self.neighbours, self.clock)
         followed = frozenset(mirror.peer.key for mirror in self.mirrors)
-        reminder = Reminder(self.packets, self.copies, followed, self.network, self.clock)
+        reminder = Reminder(self.packets, self.copies, followed, network, self.clock)
         healer = self._make_healer()
         self._healing = Rounds(healer.look, "The healing of bodies", LOOK, self.clock, SOON)
         self.verifier = Verifier(
@@ -209,45 +221,6 @@ class Peering(Service):
     def mirrors(self) -> tuple[Mirror, ...]:
         """Who follows the peers."""
         return tuple(one.mirror for one in self.neighbours.values() if one.mirror is not None)
-
-    def status(self) -> dict[str, object]:
-        """How it goes, for the operator: each peer that is followed, each copy, and the newest moves."""
-        return {
-            "peers": [
-                {
-                    "name": mirror.peer.name,
-                    "key": mirror.peer.key,
-                    "failure": mirror.failure,
-                    "trouble": mirror.trouble,
-                    "paused": not mirror.running,
-                    "heard": int(self.copies.heard(mirror.peer.key)),
-                    "traffic": asdict(self._traffic[mirror.peer.key]),
-                }
-                for mirror in self.mirrors
-            ],
-            "copies": [self._describe(copy) for copy in sorted(self.copies.all(), key=lambda copy: copy.pubky)],
-            "orders": self.orders.status(),
-            "erased": [{"pubky": one.pubky, "until": one.until // 1_000_000} for one in self.erasures.waiting],
-            "moves": [] if self.moving is None else [asdict(move) for move in self.moving.moves],
-        }
-
-    def _describe(self, copy: Copy) -> dict[str, object]:
-        position = copy.public.position
-        return {
-            "pubky": copy.pubky,
-            "primary": copy.primary,
-            "state": self.copies.state(copy),
-            "seq": 0 if position is None else position.seq,
-            "confirmed": self.copies.confirmed(copy),
-            "claimed": copy.claimed // 1_000_000,
-            "behind": int(self.copies.behind_for(copy)),
-            "lag": self.copies.lag(copy),
-            "used": copy.used,
-            "missing": copy.missing,
-            "braked": copy.braked,
-            "verified": copy.verified // 1_000_000,
-            "forked": self.copies.forked(copy),
-        }
 
     def _make_healer(self) -> Healer:
         blobs, inline, tally = self.storage.blobs, self.storage.inline_limit, self.tally
@@ -365,39 +338,7 @@ class Peering(Service):
         if neighbour is None:
             return None
         bodies, may_keep = evolve(neighbour.bodies, underway=Underway()), neighbour.may_keep
-        return LateWrites(bodies, self.logs, self.storage.entries, self.shelf, self.clock, may_keep)
-
-    async def pause(self, name: str, paused: bool) -> None:
-        """Leave a peer alone from now on, or follow it again. Raises `InvalidRequest` if it is not followed."""
-        mirror = next((one for one in self.mirrors if one.peer.name == name), None)
-        if mirror is None:
-            raise InvalidRequest("The running node follows no peer of that name: restart it if its settings changed")
-        if paused and mirror.running:
-            await maybeDeferred(mirror.stopService)
-        elif not paused and not mirror.running:
-            mirror.startService()
-
-    async def exposure(self) -> dict[str, object]:
-        """What would be lost if this machine died now, for the operator. Raises `StoreAway`."""
-        return asdict(await Exposure(self.neighbours, self.accounts, self.logs, self.copies).measure())
-
-    async def probe(self, name: str) -> dict[str, object]:
-        """Ask a peer whether all is well, for the operator. Raises `InvalidRequest` if it cannot be asked from here."""
-        for neighbour in self.neighbours.values():
-            if neighbour.peer.name == name:
-                return asdict(await probe(neighbour.peer, neighbour.source))
-        raise InvalidRequest("The running node asks no peer of that name: restart it if its settings changed")
-
-    async def repair(self, pubky: str) -> int:
-        """Let the comparison of a copy go on that waits for the operator; how many files it may remove."""
-        permitted = await self.copies.store.permit(pubky)
-        copy = await self.copies.refresh(pubky)
-        neighbour = None if copy is None else self.neighbours.get(copy.primary)
-        if permitted and neighbour is not None and neighbour.mirror is not None:
-            neighbour.mirror.hint(pubky, False)
-            if neighbour.peer.private:
-                neighbour.mirror.hint(pubky, True)
-        return permitted
+        return LateWrites(bodies, self.logs, self.storage.entries, self.shelf, self.clock, may_keep, self.grants)
 
     def startService(self) -> None:
         """Begin to follow."""

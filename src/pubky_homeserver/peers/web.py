@@ -22,40 +22,35 @@ is a beginning of ours, and the answer is what follows. If our log does not go b
 be compared. Anything else is 409: one of the two has lost something.
 """
 
-from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from heapq import nsmallest
-from http import HTTPStatus
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from pubky_homeserver.core.copies import Held, LoggedEvent, LogStanding, Offered, Position
-from pubky_homeserver.core.digests import EMPTY
+from pubky_homeserver.core.copies import Held, LogStanding, Offered
 from pubky_homeserver.core.erasing import Obeyed
 from pubky_homeserver.core.errors import Forbidden, InvalidRequest, NotErased, NotFound, Refused
-from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IIntegrityStore, ILogStore
-from pubky_homeserver.packets import home_of
-from pubky_homeserver.peers import messages
+from pubky_homeserver.peers import messages, reading
+from pubky_homeserver.peers.asked import PAGE, Asked, answer_json, seen_by
 from pubky_homeserver.peers.changes import Changes
 from pubky_homeserver.peers.erasing import ERASE
 from pubky_homeserver.peers.exchange import FEATURE, Knowledge
-from pubky_homeserver.peers.handing import RANGES, Handing
+from pubky_homeserver.peers.handing import RANGES
 from pubky_homeserver.peers.late import LATE, LateWrites
-from pubky_homeserver.peers.shapes import MAX_NUMBER, Malformed, to_json
+from pubky_homeserver.peers.logs import MAX_BODIES, LogSite
+from pubky_homeserver.peers.shapes import MAX_NUMBER
 from pubky_homeserver.peers.signatures import LONGEST, BadSignature, Head, Signed, verify
 from pubky_homeserver.storage import Storage
 from pubky_homeserver.web.answers import answer_with, refuse, refuse_method
 from pubky_homeserver.web.queries import pairs_of, whole_number
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.routes import Route, route
-
-T = TypeVar("T")
 
 ROOT = "/peer/v1/"
 
@@ -65,6 +60,7 @@ FEATURES = (
     "changes",
     "entries",
     "events",
+    "batches",
     "bodies",
     RANGES,
     "packets",
@@ -75,54 +71,15 @@ FEATURES = (
 )
 """What a peer may ask for."""
 
-PAGE = 250
-"""Accounts, events or files of an answer: it is written and read in a few milliseconds, and so holds up nobody."""
-
-MAX_BODIES = 1 << 20
-"""Bytes of small bodies within a page of events, and one body more."""
-
 _REASONS = {
     Obeyed.DIFFERENT: "The copy here has another history than your order, or is ahead of it",
     Obeyed.LIVED_HERE: "The user of this account has signed up here: it is no mere copy",
     Obeyed.BUSY: "An earlier copy of this account is still being erased",
 }
 
-STEP = 100
-"""Events read from the store at a time: with the largest bodies, some 6 MiB."""
-
 
 async def _obey_nobody(_sender: str, _pubky: str, _log_id: str, _seq: int) -> Obeyed:
     return Obeyed.NOTHING
-
-
-@frozen
-class Asked:
-    """A request of a peer, once it is known whose it is."""
-
-    peer: Peer
-    signed: Signed
-    query: Mapping[str, str]
-    pubky: str = ""
-    """The account that it is about."""
-    private: bool = False
-    """Whether it is about the private log of that."""
-
-    def number(self, name: str) -> int:
-        """A whole number of the query. Raises `InvalidRequest`."""
-        number = whole_number(self.query.get(name, ""), MAX_NUMBER)
-        if number is None:
-            raise InvalidRequest(f"Invalid {name}")
-        return number
-
-    def data(self, name: str, length: int) -> bytes:
-        """Bytes of the query. Raises `InvalidRequest`."""
-        try:
-            data = b64decode(self.query.get(name, ""), validate=True)
-        except ValueError:
-            data = b""
-        if len(data) != length:
-            raise InvalidRequest(f"Invalid {name}")
-        return data
 
 
 @define(eq=False)
@@ -147,10 +104,11 @@ class PeerSite:
     """Called with the key of each peer that asks something."""
     obey: Callable[[str, str, str, int], Awaitable[Obeyed]] = field(default=_obey_nobody, kw_only=True)
     """Carries an order out to erase a copy: sender, account, log id, number."""
+    is_taken_down: Callable[[str], bool] = field(default=lambda _pubky: False, kw_only=True)
+    """Whether nobody may read an account here."""
     called: Callable[[str], None] = field(default=lambda _key: None, kw_only=True)
     """Is told which peer begins to listen: it is back."""
     _changes: Changes = field(init=False)
-    _handing: Handing = field(init=False)
     _exact: dict[str, Route] = field(init=False)
     # Path below the root → its route.
     _of_log: dict[str, Route] = field(init=False)
@@ -162,12 +120,15 @@ class PeerSite:
 
     def __attrs_post_init__(self) -> None:
         self._changes = Changes(self.storage.entries, self.clock, self.epoch)
-        self._handing = Handing(self.storage, self.integrity)
         app = self.app
+        logs = LogSite(
+            *(self.key, self.logs, self.storage, self.knowledge, self.integrity, self.late_of, self.is_taken_down)
+        ).app
         self._exact = {name: route(app, {"GET": name}) for name in ("hello", "accounts", "copies", "changes")}
         self._exact["packets"] = route(app, {"POST": "shown"})
-        self._of_log = {name: route(app, {"GET": name}) for name in ("events", "entries", "body")}
-        self._of_log["late"] = route(app, {"POST": "late"})
+        self._of_log = {name: route(logs, {"GET": name}) for name in ("events", "entries", "body")}
+        self._exact["events"] = route(logs, {"POST": "events_of_many"})
+        self._of_log["late"] = route(logs, {"POST": "late"})
         self._packet = route(app, {"GET": "packet"})
         self._erase = route(app, {"POST": "erase"})
 
@@ -205,28 +166,17 @@ class PeerSite:
             self.log.debug("A peer's request is refused: {reason}", reason=str(error))
             raise Forbidden(str(error)) from None
 
-    async def _posted(self, request: Request, asked: Asked, read: Callable[[bytes], T], most: int) -> T:
-        """What a peer sends. Raises `InvalidRequest`, `Forbidden` for another body than was signed, `BodyTooLarge`."""
-        body = await request.read(most)
-        try:
-            asked.signed.check(body)
-            return read(body)
-        except BadSignature as error:
-            raise Forbidden(str(error)) from None
-        except Malformed as error:
-            raise InvalidRequest(f"Not as it must be: {error}") from None
-
     def _find(self, path: bytes) -> tuple[Route, str, bool]:
         """What a path is about: route, account, whether it is the private log. Raises `NotFound`."""
         match path.decode("latin-1").split("/"):
             case [name] if name in self._exact:
                 return self._exact[name], "", False
-            case ["packets", pubky] if messages.is_pubky(pubky):
+            case ["packets", pubky] if reading.is_pubky(pubky):
                 return self._packet, pubky, False
-            case ["accounts", pubky, "erase"] if messages.is_pubky(pubky):
+            case ["accounts", pubky, "erase"] if reading.is_pubky(pubky):
                 return self._erase, pubky, False
             case ["accounts", pubky, log, name] if log in messages.LOGS and name in self._of_log:
-                if messages.is_pubky(pubky):
+                if reading.is_pubky(pubky):
                     return self._of_log[name], pubky, messages.LOGS[log]
         raise NotFound
 
@@ -237,7 +187,7 @@ class PeerSite:
         """Say what is understood here."""
         limits = {"page": PAGE, "bodies": MAX_BODIES}
         told = {"version": VERSION, "features": list(FEATURES), "limits": limits, "epoch": self.epoch()}
-        return _json(request, told)
+        return answer_json(request, told)
 
     @app.route("/peer/v1/accounts", methods=["GET"])
     async def accounts(self, request: Request, asked: Asked) -> bytes:
@@ -254,7 +204,7 @@ class PeerSite:
             page = [found for pubky in keys if (found := await self._of(pubky)) is not None]
             following = keys[-1] if len(keys) == PAGE else None
         offered = [one for found in page if (one := await self._offered(peer, *found)) is not None]
-        return _json(request, messages.pack_accounts(offered, following))
+        return answer_json(request, messages.pack_accounts(offered, following))
 
     @app.route("/peer/v1/copies", methods=["GET"])
     async def copies(self, request: Request, asked: Asked) -> bytes:
@@ -273,7 +223,7 @@ class PeerSite:
             if one.public.is_whole and one.public.position is not None
         ]
         following = page[-1].pubky if len(page) == PAGE else None
-        return _json(request, messages.pack_held(held, following))
+        return answer_json(request, messages.pack_held(held, following))
 
     async def _of(self, pubky: str) -> tuple[str, LogStanding, LogStanding] | None:
         public, private = await self.logs.standing(pubky, False), await self.logs.standing(pubky, True)
@@ -281,19 +231,10 @@ class PeerSite:
 
     async def _offered(self, peer: Peer, pubky: str, public: LogStanding, private: LogStanding) -> Offered | None:
         """An account as the peer may know it; None if it lives elsewhere."""
-        home, term = await self._home(pubky)
+        home, term = await self.knowledge.home(pubky)
         if home != self.key:
             return None
-        return Offered(pubky, term, _seen(public, peer), private if peer.private else None)
-
-    async def _home(self, pubky: str) -> tuple[str, int]:
-        """Where an account that is known here lives, and the time of the packet that says so (0: none does).
-
-        A packet that names nobody changes nothing: who lived here does so still, and of a copy we cannot say.
-        """
-        packet = await self.knowledge.packets.of(pubky)
-        default = self.key if self.knowledge.copies.of(pubky) is None else ""
-        return (default, 0) if packet is None else (home_of(packet) or default, packet.timestamp)
+        return Offered(pubky, term, seen_by(public, peer), private if peer.private else None)
 
     @app.route("/peer/v1/changes", methods=["GET"])
     async def changes(self, request: Request, asked: Asked) -> None:
@@ -326,150 +267,21 @@ class PeerSite:
     @app.route("/peer/v1/packets", methods=["POST"])
     async def shown(self, request: Request, asked: Asked) -> bytes:
         """Learn packets, and say what became of each. 200; 400, 403, 413."""
-        packets = await self._posted(request, asked, messages.read_packets, messages.MAX_SHOWN)
-        return _json(request, messages.pack_shown(await self.knowledge.take(asked.peer, packets)))
-
-    # --- a log ----------------------------------------------------------------------------------------------------
-
-    @app.route("/peer/v1/accounts/<pubky>/<log>/events", methods=["GET"])
-    async def events(self, request: Request, asked: Asked) -> bytes:
-        """The events after a position. 200; 400, 404, 409, 410."""
-        position = Position(
-            asked.query.get("log_id", ""),
-            asked.number("seq"),
-            asked.number("id"),
-            asked.data("digest", messages.DIGEST),
-        )
-        standing = await self._standing(asked)
-        if position == standing.position:
-            return _json(request, messages.pack_events(standing.reigns, (), position.seq))
-        verdict = await self._judge(asked, standing, position)
-        events = [] if verdict is not None else await self._after(asked, position)
-        if events and events[0].event.seq != position.seq + 1:
-            verdict = HTTPStatus.GONE  # the log was shortened meanwhile
-        if verdict is None:
-            return _json(request, messages.pack_events(standing.reigns, events, standing.position.seq))
-        request.setResponseCode(verdict)
-        return _json(request, messages.pack_reigns(standing.reigns))
-
-    async def _judge(self, asked: Asked, standing: LogStanding, position: Position) -> HTTPStatus | None:
-        """Whether a position is not one of ours, and how; None if it is."""
-        firsts = [reign.first for reign in standing.reigns]
-        ends = [*(first - 1 for first in firsts[1:]), standing.position.seq]
-        reigns = zip(standing.reigns, ends, strict=True)
-        reign = next(((one.first - 1, end) for one, end in reigns if one.log_id == position.log_id), None)
-        if reign is None or not reign[0] <= position.seq <= reign[1]:
-            return HTTPStatus.CONFLICT
-        if position.seq < standing.floor:
-            return HTTPStatus.GONE
-        if not position.seq:
-            return None if (position.event_id, position.digest) == (0, EMPTY) else HTTPStatus.CONFLICT
-        event = await self.logs.event_numbered(asked.pubky, asked.private, position.seq)
-        if event is None:
-            return HTTPStatus.GONE  # it is the floor itself, and its path was written again
-        return None if (event.id, event.digest) == (position.event_id, position.digest) else HTTPStatus.CONFLICT
-
-    async def _after(self, asked: Asked, position: Position) -> Sequence[LoggedEvent]:
-        """A page of events, which ends early if their bodies are large."""
-        page: list[LoggedEvent] = []
-        last, size = position.event_id, 0
-        while len(page) < PAGE and size < MAX_BODIES:
-            found = await self.logs.logged(asked.pubky, asked.private, last, min(STEP, PAGE - len(page)))
-            for one in found:
-                page.append(one)
-                size += len(one.body or b"")
-                if size >= MAX_BODIES:
-                    break
-            if len(found) < STEP:
-                break
-            last = page[-1].event.id
-        return page
-
-    @app.route("/peer/v1/accounts/<pubky>/<log>/entries", methods=["GET"])
-    async def entries(self, request: Request, asked: Asked) -> bytes:
-        """A page of the files of a log. 200; 404."""
-        await self._standing(asked)
-        after = asked.query.get("after", "")
-        listed = await self.logs.listed(asked.pubky, asked.private, after, PAGE)
-        if listed is None:
-            raise NotFound
-        seen = evolve(listed, standing=_seen(listed.standing, asked.peer))
-        return _json(request, messages.pack_entries(seen))
-
-    @app.route("/peer/v1/accounts/<pubky>/<log>/body", methods=["GET"])
-    async def body(self, request: Request, asked: Asked) -> bytes | None:
-        """The body that a path has or had, if it has this hash, or a range of it. 200, 206; 400, 404, 410, 416.
-
-        What is public every peer may have, for everybody may read it: one of them can need it for a copy of its own.
-        """
-        path, content_hash = asked.query.get("path", ""), asked.data("hash", messages.HASH)
-        if is_private(path) != asked.private:
-            raise NotFound
-        try:
-            await self._standing(asked)
-        except NotFound:
-            if not await self._is_read_by_all(asked, path, content_hash):
-                raise
-        return await self._handing.answer(request, asked.pubky, path, content_hash)
-
-    async def _is_read_by_all(self, asked: Asked, path: str, content_hash: bytes) -> bool:
-        """Whether a path has this body, and everybody may read it here."""
-        copy = self.knowledge.copies.of(asked.pubky)
-        if asked.private or (copy is not None and not copy.public.is_whole):
-            return False
-        entry = await self.storage.entries.entry(asked.pubky, path)
-        return entry is not None and entry.content_hash == content_hash
-
-    @app.route("/peer/v1/accounts/<pubky>/<log>/late", methods=["POST"])
-    async def late(self, request: Request, asked: Asked) -> bytes:
-        """Lay what our log lacks on the shelf, and say what is safe. 200; 400, 403, 404, 413.
-
-        From who follows the account, or whom we followed; nobody else can have anything of it.
-        """
-        peer, pubky, private = asked.peer, asked.pubky, asked.private
-        takes = self.late_of(peer)
-        may_have = peer.may_read(pubky, private) or (peer.follows(pubky) and (peer.private or not private))
-        standing = await self.logs.standing(pubky, private)
-        if takes is None or not may_have or standing is None or (await self._home(pubky))[0] != self.key:
-            raise NotFound
-        events = await self._posted(
-            request, asked, lambda body: messages.read_late(body, pubky, private), messages.MAX_OFFER
-        )
-        return _json(request, messages.pack_kept(await takes.take(pubky, private, events)))
+        packets = await asked.posted(request, reading.read_packets, messages.MAX_SHOWN)
+        return answer_json(request, messages.pack_shown(await self.knowledge.take(asked.peer, packets)))
 
     @app.route("/peer/v1/accounts/<pubky>/erase", methods=["POST"])
     async def erase(self, request: Request, asked: Asked) -> bytes:
         """Hide our copy of an account that lives at the peer. 200 when that is durable; 400, 403, 409, 413."""
-        log_id, seq = await self._posted(request, asked, messages.read_order, messages.MAX_ORDER)
+        log_id, seq = await asked.posted(request, reading.read_order, messages.MAX_ORDER)
         obeyed = await self.obey(asked.peer.key, asked.pubky, log_id, seq)
         if obeyed is Obeyed.ELSEWHERE:
             raise Forbidden("The newest record of this account does not name you")
         if not obeyed.is_done:
             raise NotErased(_REASONS[obeyed])
-        return _json(request, messages.pack_obeyed(obeyed))
-
-    async def _standing(self, asked: Asked) -> LogStanding:
-        """Where a log that the peer may read stands: the account's homeserver may read all. Raises `NotFound`."""
-        home, _ = await self._home(asked.pubky)
-        is_offered = home == self.key and asked.peer.may_read(asked.pubky, asked.private)
-        if not is_offered and home != asked.peer.key:
-            raise NotFound
-        standing = await self.logs.standing(asked.pubky, asked.private)
-        if standing is None:
-            raise NotFound
-        return standing
-
-
-def _seen(standing: LogStanding, peer: Peer) -> LogStanding:
-    """A standing as a peer may know it: what an account takes counts private files too."""
-    return standing if peer.private else evolve(standing, used=0)
+        return answer_json(request, messages.pack_obeyed(obeyed))
 
 
 def _dress(request: Request, refused: bool) -> None:
     """What only a peer may see stays out of caches."""
     request.setHeader(b"Cache-Control", b"no-store")
-
-
-def _json(request: Request, value: object) -> bytes:
-    request.setHeader(b"Content-Type", b"application/json")
-    return to_json(value)

@@ -336,18 +336,21 @@ class Connection:
 
 @define(eq=False)
 class Subscription:
-    """Listens on two channels.
+    """Listens on channels.
 
-    Calls `wake` soon after messages on the one, and once after each reconnection, for some may be lost. Passes on at
-    once each message of the other, and None when the connection ends.
+    Calls `wake` soon after messages on the first, and once after each connection, for some may be lost. Passes on at
+    once each message of the others.
     """
 
     address: RedisAddress
     reactor: Any
     channel: str
     wake: Callable[[], None]
-    other: str
-    tell: Callable[[str | None], None]
+    others: Mapping[str, Callable[[str], None]]
+    began: Callable[[], None]
+    """Called when a connection listens on all channels."""
+    ended: Callable[[], None]
+    """Called when it is lost."""
     is_listening: bool = field(default=False, init=False)
     _link: _Link = field(init=False)
     _soon: IDelayedCall | None = field(default=None, init=False)
@@ -375,20 +378,22 @@ class Subscription:
     async def _use(self, protocol: _Listener) -> None:
         commands = Commands(protocol, {})
         await commands.identify(self.address)
-        await commands.call("SUBSCRIBE", self.other)
-        await commands.call("SUBSCRIBE", self.channel)
+        for channel in (*self.others, self.channel):
+            await commands.call("SUBSCRIBE", channel)
         self.is_listening = True
+        self.began()
         self._wake_soon()
 
     def _gone(self) -> None:
         self.is_listening = False
-        self.tell(None)
+        self.ended()
 
     def _heard(self, channel: bytes, message: bytes) -> None:
-        if channel == self.other.encode():
-            self.tell(message.decode())
-        else:
+        tell = self.others.get(channel.decode())
+        if tell is None:
             self._wake_soon()
+        else:
+            tell(message.decode())
 
     def _wake_soon(self) -> None:
         """Many messages of one moment are one wake-up."""

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY, fold
 from pubky_homeserver.core.errors import DigestMismatch, NotFound, UserExists
-from pubky_homeserver.core.paths import is_name, is_private
+from pubky_homeserver.core.paths import TAKEDOWN, is_name, is_private
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.core.shelf import Reason, Shelved, id_of
@@ -189,6 +189,7 @@ class MemoryCopies:
             braked=copied.braked,
             permitted=copied.permitted,
             verified=copied.verified,
+            taken_down=TAKEDOWN in copied.files.entries,
         )
 
     async def copies(self, after: str, limit: int) -> list[Copy]:

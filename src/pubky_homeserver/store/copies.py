@@ -13,7 +13,7 @@ from zope.interface import implementer
 from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY
 from pubky_homeserver.core.errors import NotFound, StorageFull
-from pubky_homeserver.core.paths import PRIVATE
+from pubky_homeserver.core.paths import PRIVATE, TAKEDOWN
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.interfaces import ICopyStore
 from pubky_homeserver.store import schema
@@ -62,14 +62,17 @@ class RedisCopies:
 
     async def copy(self, pubky: str) -> Copy | None:
         """See `ICopyStore`."""
-        facts = await self.redis().call("HGETALL", schema.copy(pubky))
-        return _unpack(pubky, facts) if facts else None
+        named = schema.entries(pubky), f"[{TAKEDOWN}\0", f"({TAKEDOWN}\1", "BYLEX", "LIMIT", 0, 1
+        facts, notices = await self.redis().pipeline([("HGETALL", schema.copy(pubky)), ("ZRANGE", *named)])
+        return _unpack(pubky, facts, bool(notices)) if facts else None
 
     async def copies(self, after: str, limit: int) -> list[Copy]:
         """See `ICopyStore`."""
         bound = f"({after}" if after else "-"
-        found = await self.redis().run("copies", (schema.COPIES,), (bound, min(limit, STEP), schema.copy()))
-        return [_unpack(pubky.decode(), facts) for pubky, facts in zip(found[::2], found[1::2], strict=True)]
+        words = bound, min(limit, STEP), schema.copy(), schema.entries(), TAKEDOWN
+        found = await self.redis().run("copies", (schema.COPIES,), words)
+        each = zip(found[::3], found[1::3], found[2::3], strict=True)
+        return [_unpack(pubky.decode(), facts, bool(notices)) for pubky, facts, notices in each]
 
     async def begin_list(self, pubky: str, private: bool, start: LogStanding) -> None:
         """See `ICopyStore`."""
@@ -249,7 +252,7 @@ def _words(entry: Entry) -> tuple[Word, ...]:
     return entry.path, mark_of(entry), pack_stat(entry), pack_type(entry.content_type), entry.seq, kind, body
 
 
-def _unpack(pubky: str, flat: Facts) -> Copy:
+def _unpack(pubky: str, flat: Facts, taken_down: bool) -> Copy:
     facts = dict(zip(flat[::2], flat[1::2], strict=True))
     return Copy(
         pubky,
@@ -264,6 +267,7 @@ def _unpack(pubky: str, flat: Facts) -> Copy:
         braked=int(facts.get(b"braked", 0)),
         permitted=int(facts.get(b"permitted", 0)),
         verified=int(facts.get(b"verified", 0)),
+        taken_down=taken_down,
     )
 
 

@@ -108,16 +108,18 @@ class RedisGrants:
     async def revoke(self, grant_id: str) -> None:
         """See `IGrantStore`."""
         owner = await self.redis().call("HGET", schema.grant(grant_id), "pubky")
-        if owner is None:
-            return
-        pubky = owner.decode()
+        if owner is not None:
+            await self.forbid(owner.decode(), grant_id)
+
+    async def forbid(self, pubky: str, grant_id: str) -> None:
+        """See `IGrantStore`."""
         keys = (
             *(schema.grant(grant_id), schema.account(pubky), schema.entries(pubky), schema.log(False, pubky)),
             *(schema.feed(False), schema.SHARD, schema.WAKE),
         )
         entry = revocation(grant_id)
         kind, _ = pack_body(entry)
-        words = 1, schema.bearer(), schema.REVOCATIONS, f"grant:{grant_id}"
+        words = pubky, schema.bearer(), schema.REVOCATIONS, f"grant:{grant_id}"
         noted = entry.path, mark_of(entry), kind, pack_stat(entry), pack_type(entry.content_type)
         with self._ending() as ended:
             ended += [await self.redis().run("revoke", keys, (*words, *noted))]
@@ -207,9 +209,18 @@ class MemoryGrants:
 
     async def revoke(self, grant_id: str) -> None:
         """See `IGrantStore`."""
-        self._bearers.pop(grant_id, None)
         kept = self._grants.get(grant_id)
+        if kept is not None:
+            await self.forbid(kept.grant.pubky, grant_id)
+
+    async def forbid(self, pubky: str, grant_id: str) -> None:
+        """See `IGrantStore`."""
+        kept = self._grants.get(grant_id)
+        if kept is not None and kept.grant.pubky != pubky:
+            return
+        self._bearers.pop(grant_id, None)
         if kept is not None and not kept.revoked:
             self._grants[grant_id] = evolve(kept, revoked=True)
             self.tell(f"grant:{grant_id}")
-            self.note(kept.grant.pubky, revocation(grant_id))
+        if kept is None or not kept.revoked:
+            self.note(pubky, revocation(grant_id))

@@ -40,7 +40,7 @@ from pubky_homeserver.core.records import (
     TokenState,
     Totals,
 )
-from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
+from pubky_homeserver.interfaces import IAccountStore, IEntryStore, IHints, ISessionStore
 from pubky_homeserver.store.copied import Copied, MemoryCopies
 from pubky_homeserver.store.erasures import MemoryErasures
 from pubky_homeserver.store.files import Blobs, Files, Home, mark_of
@@ -51,6 +51,7 @@ from pubky_homeserver.store.logs import MemoryLogs
 from pubky_homeserver.store.moves import MemoryMoves
 from pubky_homeserver.store.packets import MemoryPackets
 from pubky_homeserver.store.shelf import MemoryShelf
+from pubky_homeserver.store.takedowns import MemoryTakedowns
 
 MAX_PAGE = 1000
 """Paths or events of one page."""
@@ -62,7 +63,7 @@ MAX_TOKENS = 1001
 """Signup tokens of one page: the protocol's thousand, and one to know whether there are more."""
 
 
-@implementer(IAccountStore, ISessionStore, IEntryStore)
+@implementer(IAccountStore, ISessionStore, IEntryStore, IHints)
 @define(eq=False)
 class MemoryStore:
     """Accounts, sessions and entries in memory. `clock` gives the time and carries the wake-ups."""
@@ -95,6 +96,8 @@ class MemoryStore:
     """The logs of accounts and copies, for who follows them."""
     integrity: MemoryIntegrity = field(init=False)
     """Whether bodies are what they shall be."""
+    takedowns: MemoryTakedowns = field(init=False)
+    """What the operator has taken down."""
     moves: MemoryMoves = field(init=False)
     """Accounts on their way."""
     packets: MemoryPackets = field(init=False)
@@ -107,6 +110,8 @@ class MemoryStore:
     """Whether revocations are not heard; set by tests."""
     _hearers: list[Callable[[str | None], None]] = field(factory=list, init=False)
     # Who wants to know what is revoked.
+    _listeners: list[Callable[[str | None], None]] = field(factory=list, init=False)
+    # Who wants hints.
 
     @_blobs.default
     def _make_blobs(self) -> Blobs:
@@ -143,7 +148,12 @@ class MemoryStore:
             self._end_sessions,
             self._free_token,
             self._now,
+            self.takedowns.settle,
         )
+
+    @takedowns.default
+    def _make_takedowns(self) -> MemoryTakedowns:
+        return MemoryTakedowns(self._accounts, self.copies, self._post, self._hint)
 
     @packets.default
     def _make_packets(self) -> MemoryPackets:
@@ -303,6 +313,26 @@ class MemoryStore:
     def _tell(self, credential: str | None) -> None:
         for hear in list(self._hearers):
             hear(credential)
+
+    # --- hints ----------------------------------------------------------------------------------------------------
+
+    async def hint(self, text: str) -> None:
+        """See `IHints`."""
+        self._hint(text)
+
+    def hear_hints(self, hear: Callable[[str | None], None]) -> Callable[[], None]:
+        """See `IHints`."""
+        self._listeners.append(hear)
+        self.clock.callLater(0, self._begin_to_hear, hear)
+        return lambda: self._listeners.remove(hear)
+
+    def _begin_to_hear(self, hear: Callable[[str | None], None]) -> None:
+        if hear in self._listeners:
+            hear(None)
+
+    def _hint(self, text: str) -> None:
+        for hear in list(self._listeners):
+            hear(text)
 
     # --- entries --------------------------------------------------------------------------------------------------
 
@@ -481,6 +511,16 @@ class MemoryStore:
             return
         event = self._append(home, Operation.PUT, entry.path, None, entry)
         home.files.keep(evolve(entry, seq=event.seq))
+
+    def _post(self, home: Home, entry: Entry, is_there: bool) -> None:
+        """Let the public log of an account have an entry that is no file, or not."""
+        old = home.files.entries.get(entry.path)
+        if is_there and old is None:
+            event = self._append(home, Operation.PUT, entry.path, None, entry)
+            home.files.keep(evolve(entry, seq=event.seq))
+        elif old is not None and not is_there:
+            home.files.remove(entry.path)
+            self._append(home, Operation.DEL, entry.path, old, None)
 
     def _has(self, pubky: str, name: str) -> bool:
         files = self._files(pubky)

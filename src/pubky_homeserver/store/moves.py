@@ -8,7 +8,7 @@ from attrs import define, evolve, field, frozen
 from zope.interface import implementer
 
 from pubky_homeserver.core.errors import NotHereYet
-from pubky_homeserver.core.paths import PRIVATE, is_name, is_private
+from pubky_homeserver.core.paths import PRIVATE, TAKEDOWN, is_name, is_private
 from pubky_homeserver.core.records import Account, Entry, Event, LogState, Operation
 from pubky_homeserver.interfaces import IMoveStore
 from pubky_homeserver.store import schema
@@ -17,6 +17,7 @@ from pubky_homeserver.store.copied import MemoryCopies
 from pubky_homeserver.store.files import Home
 from pubky_homeserver.store.refusals import checked
 from pubky_homeserver.store.remembered import Remembered
+from pubky_homeserver.store.takedowns import notice_words
 
 PART = 250
 """Events that one script puts into the feed: for some milliseconds Redis does nothing else."""
@@ -49,9 +50,11 @@ class RedisMoves:
         keys = (
             *(schema.account(pubky), schema.copy(pubky), schema.COPIES, schema.packet(pubky)),
             *(schema.SHARD, schema.NUMBERS, schema.ANNOUNCING, schema.announced(pubky)),
+            *(schema.entries(pubky), schema.log(False, pubky), schema.feed(False), schema.WAKE, schema.TAKEDOWNS),
         )
-        words = pubky, packet, now, int(incomplete), token_bytes(16), token_bytes(16)
-        return bool(checked(await self.redis().run("open_account", keys, words)))
+        words = pubky, packet, now, int(incomplete), token_bytes(16), token_bytes(16), *notice_words()
+        with nullcontext() if self.remembered is None else self.remembered.writing(pubky, TAKEDOWN):
+            return bool(checked(await self.redis().run("open_account", keys, words)))
 
     async def announce(self, pubky: str, limit: int) -> bool:
         """See `IMoveStore`."""
@@ -96,6 +99,8 @@ class MemoryMoves:
     end_sessions: Callable[[str], None]
     free_token: Callable[[str], None]
     now: Callable[[], int]
+    settle: Callable[[str], None]
+    """Lets the log of an account that opens say whether it is taken down."""
     _left: dict[str, list[tuple[Operation, str]]] = field(factory=dict, init=False)
     # Account → what is to be announced.
 
@@ -154,6 +159,7 @@ class MemoryMoves:
         self._left[pubky] = [(Operation.DEL, path) for path in sorted(gone, key=is_private)] + [
             (Operation.PUT, path) for path in home.files.paths if not is_name(path)
         ]
+        self.settle(pubky)
         return True
 
     async def announce(self, pubky: str, limit: int) -> bool:

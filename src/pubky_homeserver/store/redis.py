@@ -24,7 +24,7 @@ from pubky_homeserver.core.records import (
     TokenState,
     Totals,
 )
-from pubky_homeserver.interfaces import IAccountStore, IEntryStore, ISessionStore
+from pubky_homeserver.interfaces import IAccountStore, IEntryStore, IHints, ISessionStore
 from pubky_homeserver.store import references, schema
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.bounds import beyond, whole
@@ -59,6 +59,7 @@ from pubky_homeserver.store.scripts import load_scripts
 from pubky_homeserver.store.shelf import RedisShelf
 from pubky_homeserver.store.signup_tokens import token_page
 from pubky_homeserver.store.survey import Durability, Room, survey
+from pubky_homeserver.store.takedowns import RedisTakedowns
 
 MAX_PAGE = 1000
 """Paths or events of one page."""
@@ -70,7 +71,7 @@ PATIENCE = 10.0
 """Seconds that a start waits for Redis."""
 
 
-@implementer(IAccountStore, ISessionStore, IEntryStore)
+@implementer(IAccountStore, ISessionStore, IEntryStore, IHints)
 @define(eq=False)
 class RedisStore:
     """Accounts, sessions and entries in Redis. `start` it before use and `stop` it after."""
@@ -96,6 +97,8 @@ class RedisStore:
     _wakes: list[Callable[[], None]] = field(factory=list, init=False)
     _hearers: list[Callable[[str | None], None]] = field(factory=list, init=False)
     # Who wants to know what is revoked.
+    _listeners: list[Callable[[str | None], None]] = field(factory=list, init=False)
+    # Who wants hints.
 
     log = Logger()
 
@@ -105,7 +108,12 @@ class RedisStore:
 
     @_subscription.default
     def _make_subscription(self) -> Subscription:
-        return Subscription(self.address, self.reactor, schema.WAKE, self._wake, schema.REVOCATIONS, self._revoked)
+        others = {schema.REVOCATIONS: self._revoked, schema.HINTS: self._hinted}
+        return Subscription(
+            *(self.address, self.reactor, schema.WAKE, self._wake, others),
+            began=lambda: self._hinted(None),
+            ended=lambda: self._revoked(None),
+        )
 
     @_room.default
     def _make_room(self) -> Room:
@@ -177,6 +185,11 @@ class RedisStore:
     def erasures(self) -> RedisErasures:
         """Copies that are erased, and the orders that say so."""
         return RedisErasures(lambda: self._redis, self.remembered, self.shelf)
+
+    @property
+    def takedowns(self) -> RedisTakedowns:
+        """What the operator has taken down."""
+        return RedisTakedowns(lambda: self._redis, self.remembered)
 
     @property
     def grants(self) -> RedisGrants:
@@ -336,6 +349,27 @@ class RedisStore:
     def _revoked(self, credential: str | None) -> None:
         for hear in list(self._hearers):
             hear(credential)
+
+    # --- hints ----------------------------------------------------------------------------------------------------
+
+    async def hint(self, text: str) -> None:
+        """See `IHints`."""
+        await self._redis.call("PUBLISH", schema.HINTS, text)
+
+    def hear_hints(self, hear: Callable[[str | None], None]) -> Callable[[], None]:
+        """See `IHints`."""
+        self._listeners.append(hear)
+        if self._subscription.is_listening:
+            self.reactor.callLater(0, self._begin_to_hear, hear)
+        return lambda: self._listeners.remove(hear)
+
+    def _begin_to_hear(self, hear: Callable[[str | None], None]) -> None:
+        if hear in self._listeners:
+            hear(None)
+
+    def _hinted(self, text: str | None) -> None:
+        for hear in list(self._listeners):
+            hear(text)
 
     # --- entries --------------------------------------------------------------------------------------------------
 

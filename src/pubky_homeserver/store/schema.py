@@ -64,6 +64,7 @@ key                    type    what it holds
 `hidden:copy:<pubky>`  hash    a copy that is erased, until it is wiped; so are `hidden:entries:<pubky>`,
                                `hidden:log:pub:<pubky>`, `hidden:log:priv:<pubky>` and `hidden:shelf:<pubky>`: what lay
                                there under the names without `hidden:`. Its blobs are in use
+`takedowns`            zset    pubkys of accounts and copies that are taken down here: score is since when
 `doomed`               zset    pubkys of copies that are to be wiped: score is when
 `erased`               hash    keyed hash of a pubky, hex → log ids of its copies that were erased, 16 bytes each
 `orders`               hash    peer, blank, pubky → an order to erase that copy (`erasures.py`)
@@ -72,6 +73,7 @@ key                    type    what it holds
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
 `wake`                 channel a message after each event; its content means nothing
 `revocations`          channel what was revoked: `session:<id>` or `grant:<id>`
+`hints`                channel what other processes of the homeserver have to look at again: a word, blank, a key
 =====================  ======  =====================================================================================
 
 Bytes of Redis' memory, measured with Redis 7.0 (`tests/bench/store.py`): 390 for a file whose path has 60 bytes, its
@@ -96,6 +98,7 @@ COPIES = _SHARD + "copies"
 ANNOUNCING = _SHARD + "announcing"
 SHELVES = _SHARD + "shelves"
 SHELF_USED = _SHARD + "shelved"
+TAKEDOWNS = _SHARD + "takedowns"
 DOOMED = _SHARD + "doomed"
 ERASED = _SHARD + "erased"
 ORDERS = _SHARD + "orders"
@@ -103,6 +106,7 @@ TOKENS_UNUSED = _SHARD + "tokens:unused"
 TOKENS_USED = _SHARD + "tokens:used"
 WAKE = _SHARD + "wake"
 REVOCATIONS = _SHARD + "revocations"
+HINTS = _SHARD + "hints"
 
 
 def account(pubky: str) -> str:
@@ -110,8 +114,8 @@ def account(pubky: str) -> str:
     return f"{_SHARD}account:{pubky}"
 
 
-def entries(pubky: str) -> str:
-    """The account's files."""
+def entries(pubky: str = "") -> str:
+    """The account's files; without a pubky the beginning of the keys, to which scripts add it."""
     return f"{_SHARD}entries:{pubky}"
 
 

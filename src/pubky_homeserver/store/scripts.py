@@ -15,7 +15,7 @@ from pubky_homeserver.core.locks import HELD_SECONDS
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.store.packing import BLOB, DEL, NEITHER, PUT, REIGN, STAT
 
-_PARTS = {"account", "copy", "ending", "lock", "log", "packed", "shelf", "signing"}
+_PARTS = {"account", "copy", "ending", "lock", "log", "notice", "packed", "shelf", "signing"}
 """Files that are only used by others."""
 
 _USES = "-- uses: "

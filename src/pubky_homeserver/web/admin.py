@@ -27,6 +27,7 @@ from pubky_homeserver.web.queries import DEFAULT_LIMIT, MAX_LIMIT, pairs_of
 from pubky_homeserver.web.records import RECORDS, NetworkRecords, NoNetworks
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.routes import Route, route
+from pubky_homeserver.web.takedowns import TakedownList
 from pubky_homeserver.web.texts import PLAIN, iso_time, json_body
 from pubky_homeserver.web.verifying import Verifying
 
@@ -152,6 +153,8 @@ class AdminSite:
     """What did not win."""
     verifying: Verifying = field(factory=Verifying)
     """Whether all is what it shall be."""
+    takedowns: TakedownList | None = None
+    """What nobody may read."""
     _open: dict[bytes, Route] = field(init=False)
     # Raw path → its route, for everybody.
     _guarded: dict[bytes, Route] = field(init=False)
@@ -190,6 +193,9 @@ class AdminSite:
                 b"/conflicts/drop": route(app, {"POST": "drop"}),
                 b"/mirrors/repair": route(app, {"POST": "repair_now"}),
             }
+        if self.takedowns is not None:
+            methods = {"GET": "show", "HEAD": "show", "POST": "add", "DELETE": "lift"}
+            self._guarded[b"/takedowns"] = route(self.takedowns.app, methods)
         records = (self.records or NoNetworks()).app
         self._guarded[b"/record/publish"] = route(records, {"POST": "publish_now"})
         self._record = route(records, {"GET": "show"})

@@ -15,8 +15,9 @@ from attrs import frozen
 from pubky_homeserver.claims import Claims
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
-from pubky_homeserver.core.errors import DirectoryNotFound, NotFound, NotHereYet, Refused
+from pubky_homeserver.core.errors import DirectoryNotFound, NotFound, NotHereYet, Refused, TakenDown
 from pubky_homeserver.core.paths import is_directory, is_public
+from pubky_homeserver.takedowns import Takedowns
 from pubky_homeserver.web.answers import Dress, answer_with, refuse, refuse_method
 from pubky_homeserver.web.credentials import NOBODY
 from pubky_homeserver.web.request import Request
@@ -35,6 +36,7 @@ class CopiedFiles:
 
     copies: Copies
     claims: Claims
+    takedowns: Takedowns
     exposed: bytes
 
     async def answer(self, request: Request, target: Target, copy: Copy, found: Route, dress: Dress) -> bool:
@@ -60,6 +62,8 @@ class CopiedFiles:
     async def _read(self, request: Request, target: Target, copy: Copy, found: Route) -> bytes | None:
         """Read as somebody who is not signed in, whatever they show: sessions are the primary's business."""
         path = target.path
+        if self.takedowns.has(copy.pubky):
+            raise TakenDown
         if path is not None and is_public(path) and is_directory(path) and not copy.public.is_whole:
             raise NotHereYet
         try:

@@ -31,6 +31,7 @@ STATUS: dict[type[errors.Refused], int] = {
     errors.UnprocessableRequest: 422,
     errors.Locked: 423,
     errors.TooManyRequests: 429,
+    errors.TakenDown: 451,
     errors.StoreAway: 503,
     errors.RevocationsAway: 503,
     errors.NotHereYet: 503,

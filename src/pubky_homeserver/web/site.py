@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.claims import Claims
-from pubky_homeserver.core.errors import InvalidRequest
+from pubky_homeserver.core.errors import InvalidRequest, TakenDown
 from pubky_homeserver.feed import Feed
 from pubky_homeserver.grants import Grants
 from pubky_homeserver.locks import Locks
@@ -24,6 +24,7 @@ from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.revocations import Revocations
 from pubky_homeserver.sessions import Sessions
 from pubky_homeserver.storage import Storage
+from pubky_homeserver.takedowns import Takedowns
 from pubky_homeserver.web.answers import Dress, answer_with, refuse, refuse_method
 from pubky_homeserver.web.arrivals import Arrivals
 from pubky_homeserver.web.auth import Auth
@@ -53,6 +54,9 @@ PEERS = b"/peer/v1/"
 
 SIGNUP_TOKEN_REQUESTS = 10
 """Look-ups of signup tokens that one client may make in a minute, lest somebody tries them all."""
+
+REMOVALS = (b"DELETE", b"UNLOCK")
+"""What the owner of an account that was taken down may still do with its files."""
 
 EXPOSED = b"retry-after,lock-token,timeout"
 """Fields of an answer that a script in a browser may read."""
@@ -95,6 +99,7 @@ class ClientSite:
     """The users' sites; None if they are not shown."""
     homeserver: str
     """This homeserver's own key."""
+    takedowns: Takedowns
     copied: CopiedFiles | None = None
     """What is kept of other homeservers' accounts."""
     peers: Answer | None = None
@@ -192,6 +197,8 @@ class ClientSite:
         await answer_with(request, self._handle_storage(request, target, found, dress), dress)
 
     async def _handle_storage(self, request: Request, target: Target, found: Route, dress: Dress) -> bytes | None:
+        if self.takedowns.has(target.tenant) and request.method not in REMOVALS:
+            raise TakenDown
         visitor = await self.credentials.visitor(request, target.tenant)
         if target.tenant is not None:
             self._count(request, target.tenant, target.legacy, visitor)
@@ -218,6 +225,7 @@ def client_site(
     metrics: ServerMetrics,
     clock: IReactorTime,
     homeserver: str,
+    takedowns: Takedowns,
     websites: bool = True,
     claims: Claims | None = None,
     peers: Answer | None = None,
@@ -235,9 +243,10 @@ def client_site(
         Events(feed, credentials, Revocations(sessions.store), clock, metrics),
         credentials,
         metrics,
-        Websites(accounts, storage) if websites else None,
+        Websites(accounts, storage, takedowns) if websites else None,
         homeserver,
-        CopiedFiles(claims.copies, claims, EXPOSED) if claims is not None else None,
+        takedowns,
+        CopiedFiles(claims.copies, claims, takedowns, EXPOSED) if claims is not None else None,
         peers,
     )
 

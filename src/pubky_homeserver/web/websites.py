@@ -13,10 +13,11 @@ from klein import Klein
 
 from pkarr.keys import InvalidPublicKey, PublicKey
 from pubky_homeserver.accounts import Accounts
-from pubky_homeserver.core.errors import InvalidPath, InvalidRequest, NotFound, UserDisabled
+from pubky_homeserver.core.errors import InvalidPath, InvalidRequest, NotFound, TakenDown, UserDisabled
 from pubky_homeserver.core.paths import is_directory, normalize_path, url_encode
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.storage import Storage
+from pubky_homeserver.takedowns import Takedowns
 from pubky_homeserver.web.conditions import not_modified
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.sending import send_entry
@@ -105,11 +106,14 @@ class Websites:
 
     accounts: Accounts
     storage: Storage
+    takedowns: Takedowns
     app: ClassVar[Klein] = Klein()
 
     @app.route("/<path:path>", methods=["GET", "HEAD"])
     async def show(self, request: Request, page: Page) -> bytes | None:
-        """A page of a site. 200, 304; 301 to the folder of that name; 403; 404, with the site's own page if it has."""
+        """A page of a site. 200, 304; 301 to the folder; 403, 404 (with the site's own page if it has one), 451."""
+        if self.takedowns.has(page.owner):
+            raise TakenDown
         account = await self.accounts.account(page.owner)
         if account is None:
             raise NotFound

@@ -95,10 +95,11 @@ def check_primary(primary: Dump, moved: bool = False) -> None:
     must(shown == last, "I5", f"events and files differ at {_difference(shown, last)}")
 
 
-def check_equal(primary: Dump, copy: Dump, moved: bool = False) -> None:
+def check_equal(primary: Dump, copy: Dump, moved: bool = False, unseen: int = 0) -> None:
     """I1, I11: at rest a copy shows the same bytes under the same names, and nothing else.
 
-    `moved`: whether the account lived elsewhere before, so that its events here do not count from one.
+    `moved`: whether the account lived elsewhere before, so that its events here do not count from one. `unseen`: events
+    that are shown to no client, for they are about no file.
     """
     must(copy.mirror is not None, "I1", f"{copy.node} has no copy")
     must(copy.mirror is None or "state=current" in copy.mirror, "I16", copy.mirror)
@@ -107,7 +108,8 @@ def check_equal(primary: Dump, copy: Dump, moved: bool = False) -> None:
     different = [path for path in primary.paths if copy.files[path] != primary.files[path]]
     must(not different, "I1", [(primary.files[path], copy.files[path]) for path in different])
     seq = dict(part.split("=") for part in (copy.mirror or "").split("; ")).get("seq")
-    must(moved or seq == str(len(primary.events)), "I16", f"{copy.mirror} after {len(primary.events)} events")
+    count = len(primary.events) + unseen
+    must(moved or seq == str(count), "I16", f"{copy.mirror} after {count} events")
 
 
 def check_bytes(copy: Dump) -> None:

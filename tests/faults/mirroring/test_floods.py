@@ -124,7 +124,7 @@ def test_floods(tmp_path: Path, chance: random.Random) -> None:
                     path = f"/pub/{kind.replace(' ', '-')}/{number}"
                     lags[path] = lag(here, writer.put, lambda one: reader.get(one).status, path)
                     number += 1
-                    time.sleep(0.1)
+                    time.sleep(0.1)  # the pace of the writes
                 assert here.dump("bob", users["alice"]).files.keys() == {"/pub/a"}
             assert memory(here.nodes["bob"]) - before < GROWTH, kind
         assert sorted(lags.values())[-2] < 1, lags

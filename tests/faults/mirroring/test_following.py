@@ -64,7 +64,7 @@ def test_a_copy_that_begins_while_files_are_written(pair: World) -> None:
     with reader(pair, user), writer:  # it never rests: it is whole all the same
         pair.until(lambda: (copy := pair.copy("bob", user)) and copy["state"] != "bootstrapping")
         way.latency = 0.0
-        time.sleep(0.5)
+        time.sleep(0.5)  # that long the load runs
     judge(pair, user)
 
 
@@ -91,7 +91,7 @@ def test_one_path_overwritten_again_and_again(pair: World) -> None:
     user = pair.somebody("alice")
     writer = Load(pair.client(user, "alice"), pair.random, ("/pub/a",), longest=9000, deletes=0)
     with writer, reader(pair, user):
-        time.sleep(2)
+        time.sleep(2)  # that long the load runs
     judge(pair, user)
 
 
@@ -100,7 +100,7 @@ def test_files_that_come_and_go(pair: World) -> None:
     way, user = pair.ways["bob", "alice"], pair.somebody("alice")
     way.latency = 0.02
     with load(pair, user, deletes=0.5, longest=50_000), reader(pair, user):
-        time.sleep(3)
+        time.sleep(3)  # that long the load runs
     way.heal()
     judge(pair, user)
 
@@ -160,7 +160,7 @@ def test_a_wire_that_doubles_requests(pair: World) -> None:
     way.doubles = True
     way.reset()
     with load(pair, user), reader(pair, user):
-        time.sleep(3)
+        time.sleep(3)  # that long the load runs
     way.heal()
     way.reset()
     judge(pair, user)
@@ -171,11 +171,11 @@ def test_a_partition(pair: World, direction: str) -> None:
     """I1, I2: while nothing passes, one way or both, the copy shows an old state; afterwards it catches up."""
     way, user = pair.ways["bob", "alice"], pair.somebody("alice")
     with load(pair, user, pause=0.005), reader(pair, user):
-        time.sleep(0.5)
+        time.sleep(0.5)  # that long the load runs
         way.holds_up, way.holds_down = direction != "down", direction != "up"
-        time.sleep(2)
+        time.sleep(2)  # that long nothing passes
         way.heal()
-        time.sleep(0.5)
+        time.sleep(0.5)  # that long the load runs
     judge(pair, user)
 
 
@@ -185,7 +185,7 @@ def test_a_wire_that_is_slow_and_broken(pair: World) -> None:
     way.latency = 0.03
     with load(pair, user, pause=0.005, longest=20_000), reader(pair, user):
         for _ in range(4):
-            time.sleep(pair.random.uniform(0.1, 0.8))
+            time.sleep(pair.random.uniform(0.1, 0.8))  # so long between two cuts
             way.reset()
     way.heal()
     judge(pair, user)

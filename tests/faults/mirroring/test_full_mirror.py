@@ -37,7 +37,7 @@ def test_a_full_disk(tmp_path: Path, chance: random.Random, left: int) -> None:
                     assert client.put(f"/pub/more/{number}", chance.randbytes(300_000)) == 201
                 assert client.put(paths[0], b"small, and new") == 201
                 assert client.delete(paths[1]) == 204
-                time.sleep(3)
+                time.sleep(3)  # that long its disk stays full
             assert all(at_bob.get(path).status == 200 for path in paths[2:])
             refused = [at_bob.get(f"/pub/more/{number}").status for number in range(10)]
             assert {*refused} <= {200, 404, 503}

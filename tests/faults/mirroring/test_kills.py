@@ -21,7 +21,7 @@ def test_killed_under_load(tmp_path: Path, chance: random.Random, victims: tuple
         reader = Reader(here.client(user, "bob"), random.Random(chance.random()), PATHS, 0.01)
         with load, reader:
             for _ in range(3):
-                time.sleep(chance.uniform(0.3, 1.2))
+                time.sleep(chance.uniform(0.3, 1.2))  # so long between two kills
                 for name in victims:
                     here.nodes[name].kill()
                 for name in victims:

@@ -40,7 +40,7 @@ def judge(here: World, user: Somebody, home: str, *copies: str) -> list[Dump]:
     said: list[str] = []
 
     def look() -> bool:
-        time.sleep(0.1)
+        time.sleep(0.1)  # how often it is asked again
         shelves = set().union(*(here.shelf(name, user) for name in here.nodes))
         try:
             check_kept(here.history.of(user.pubky), here.dump(home, user), shelves)
@@ -106,14 +106,14 @@ def test_a_primary_rewound_under_load(tmp_path: Path, chance: random.Random) -> 
     with world(tmp_path, chance, MUTUAL) as here:
         user = here.somebody("alice")
         with Load(here.client(user, "alice"), random.Random(chance.random()), PATHS, 0.004, longest=9000):
-            time.sleep(0.7)
+            time.sleep(0.7)  # that long the load runs
         backup = back_up(here, "alice")
         with Load(here.client(user, "alice"), random.Random(chance.random()), PATHS, 0.004, longest=9000):
-            time.sleep(0.7)
+            time.sleep(0.7)  # that long the load runs
         here.until_equal(user, "alice", "bob")
         rewind(here, "alice", backup)
         with Load(here.client(user, "alice"), random.Random(chance.random()), PATHS, 0.004, longest=9000):
-            time.sleep(0.3)
+            time.sleep(0.3)  # that long the load runs
         judge(here, user, "alice", "bob")
         copy = here.copy("bob", user)
         assert copy is not None
@@ -147,7 +147,7 @@ def test_an_old_backup_as_primary(tmp_path: Path, chance: random.Random, has_log
         here.until(lambda: (copy := here.copy("bob", user)) and copy["braked"] == 40)
         client = here.client(user, "alice")
         assert client.put("/pub/new/0", b"goes on") == 201
-        time.sleep(2)
+        time.sleep(2)  # time for what must not come
         after = here.dump("bob", user)
         assert (after.paths, after.files, after.refused) == (before.paths, before.files, {})
         assert len(here.shelf("alice", user)) == (40 if has_log else 0)

@@ -50,13 +50,13 @@ def test_a_planned_move_under_load(both: World) -> None:
     """I6, I8, I9: while both run and the user writes on, nothing is lost, and the old home becomes the copy."""
     user = both.somebody("alice")
     with load(both, user, "alice"):
-        time.sleep(1)
+        time.sleep(1)  # that long the load runs
         assert both.sign_up(user, "bob") == 200
-        time.sleep(0.3)
+        time.sleep(0.3)  # that long a claim waits for its record
         both.publish(user, "bob")
         until_it_writes(both, user, "bob")
         with load(both, user, "bob"):
-            time.sleep(1)
+            time.sleep(1)  # that long the load runs
     calls = judge(both, user, "bob", "alice")
     check_fence([call for call in calls if call.node == "alice"])
 
@@ -65,7 +65,7 @@ def test_a_move_when_the_primary_burned(both: World) -> None:
     """I6: a copy that was up to date opens with all of it."""
     user = both.somebody("alice")
     with load(both, user, "alice"):
-        time.sleep(0.7)
+        time.sleep(0.7)  # that long the load runs
     both.until_equal(user, "alice", "bob")
     both.nodes["alice"].kill()
     assert both.sign_up(user, "bob") == 200
@@ -81,7 +81,7 @@ def judge_late(here: World, user: Somebody) -> None:
     said: list[str] = []
 
     def look() -> bool:
-        time.sleep(0.1)
+        time.sleep(0.1)  # how often it is asked again
         shelf = here.shelf("bob", user) | here.shelf("alice", user)
         try:
             check_kept(here.history.of(user.pubky), here.dump("bob", user), shelf)
@@ -124,7 +124,7 @@ def test_both_accept_writes(both: World) -> None:
     """I8, I9: while the old primary cannot learn of the record it writes on: its writes wait on the new one's shelf."""
     user = both.somebody("alice")
     with load(both, user, "alice"):
-        time.sleep(0.5)
+        time.sleep(0.5)  # that long the load runs
     both.until_equal(user, "alice", "bob")
     for way in (("bob", "alice"), ("alice", "bob"), ("alice", "relay")):
         both.ways[way].split()
@@ -134,9 +134,9 @@ def test_both_accept_writes(both: World) -> None:
     with load(both, user, "alice"):
         until_it_writes(both, user, "bob")
         with load(both, user, "bob"):
-            time.sleep(0.5)
+            time.sleep(0.5)  # that long the load runs
         both.heal()
-        time.sleep(2)
+        time.sleep(2)  # that long both write, and hear of each other
     judge_late(both, user)
 
 
@@ -150,5 +150,5 @@ def test_there_and_back_again(both: World) -> None:
         both.publish(user, home)
         until_it_writes(both, user, home)
         with load(both, user, home):
-            time.sleep(0.3)
+            time.sleep(0.3)  # that long the load runs
         judge(both, user, home, copy)

@@ -50,7 +50,7 @@ def test_clocks_apart(tmp_path: Path, chance: random.Random, shift: float) -> No
     with world(tmp_path, chance, {("bob", "alice"): {}}, shifts={"bob": shift}) as here:
         user = here.somebody("alice")
         with Load(here.client(user, "alice"), random.Random(chance.random()), PATHS, 0.01):
-            time.sleep(1)
+            time.sleep(1)  # that long the load runs
         primary, copy = here.until_equal(user, "alice", "bob")
         check_at_rest(primary, [copy], here.history.of(user.pubky))
 

@@ -89,7 +89,7 @@ def test_nothing_private_is_told(both: World, rewinds: bool) -> None:
         both.start("alice")
         both.until(lambda: both.shelf("alice", user))
         both.until_equal(user, "alice", "bob", moved=True)
-    time.sleep(1)
+    time.sleep(1)  # time for what must not be said
     copy = both.copy("bob", user)
     assert copy is not None
     assert copy["seq"] in (6, 7)
@@ -105,3 +105,52 @@ def test_nothing_private_is_told(both: World, rewinds: bool) -> None:
     for where, text in (*said, *seen, *carried(both)):
         for secret in SECRETS:
             assert secret not in text, (where, text[max(0, text.find(secret) - 300) :][:600])
+
+
+def consent(here: World, node: str, says: bool) -> None:
+    """The operator changes their mind about private files, and restarts."""
+    here.nodes[node].stop()
+    settings = here.nodes[node].settings
+    text = settings.read_text()
+    before, after = f"private = {str(not says).lower()}", f"private = {str(says).lower()}"
+    assert before in text
+    settings.write_text(text.replace(before, after))
+    here.start(node)
+
+
+@pytest.mark.parametrize("node", ["alice", "bob"])
+def test_consent_comes_and_goes(tmp_path: Path, chance: random.Random, node: str) -> None:
+    """I14: private files come while both agree, and not a word of what is written after one does not any more.
+
+    The public ones go on, and when both agree again nothing is missing. A stranger never sees any.
+    """
+    links: dict[Link, dict[str, object]] = {("bob", "alice"): {"private": True}, ("alice", "bob"): {"private": True}}
+    with world(tmp_path, chance, links) as here:
+        user = here.somebody("alice")
+        client = here.client(user, "alice")
+        assert client.put("/priv/first", b"first") == 201
+        here.until(lambda: (copy := here.copy("bob", user)) and copy["used"] == 5 + 256 and not copy["missing"])
+        consent(here, node, says=False)
+        client = here.client(user, "alice")
+        assert client.put(f"/priv/{NAME}", WORD * 1000) == 201
+        assert client.put("/pub/after", b"public") == 201
+        here.until_equal(user, "alice", "bob")
+        time.sleep(1)  # time for what must not be said
+        said = [one for one in everything_said(here, user, "bob") if one[0] != "log"]
+        said += [("log", without_own_paths(here.nodes["bob"].written().encode())), *carried(here)]
+        for where, text in said:
+            for secret in SECRETS:
+                assert secret not in text, where
+        assert not any(
+            WORD in file.read_bytes() for file in (here.nodes["bob"].data / "blobs").rglob("*") if file.is_file()
+        )
+        copy = here.copy("bob", user)
+        assert copy is not None
+        assert copy["used"] == 5 + 256 + 6 + 256, "what was copied with consent is a backup, and stays"
+        consent(here, node, says=True)
+        whole = 5 + 256 + 6 + 256 + len(WORD) * 1000 + 256
+        here.until(lambda: (copy := here.copy("bob", user)) and copy["used"] == whole and not copy["missing"])
+        for headers in ({}, {"Cookie": user.cookies["alice"]}):
+            answer, body = here.nodes["bob"].ask("GET", f"/storage/{user.pubky}/priv/{NAME}", None, headers)
+            assert answer.status in (401, 403)
+            assert WORD not in body

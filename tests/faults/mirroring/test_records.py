@@ -36,7 +36,7 @@ def until_it_writes(here: World, user: Somebody, node: str) -> None:
             return True
         if here.sign_in(user, node) != 200:
             here.sign_up(user, node)
-        time.sleep(0.1)
+        time.sleep(0.1)  # how often it is asked again
         return False
 
     here.until(writes)
@@ -49,16 +49,16 @@ def test_a_record_that_goes_there_and_back(both: World) -> None:
     """
     user = both.somebody("alice")
     with load(both, user, "alice"):
-        time.sleep(0.4)
+        time.sleep(0.4)  # that long the load runs
     both.until_equal(user, "alice", "bob")
     assert both.sign_up(user, "bob") == 200
     with load(both, user, "alice"), load(both, user, "bob"):
         for home in ("bob", "alice", "bob", "alice", "bob"):
             both.publish(user, home)
-            time.sleep(both.random.uniform(0.05, 0.8))
+            time.sleep(both.random.uniform(0.05, 0.8))  # that long a record rules
     until_it_writes(both, user, "bob")
     with load(both, user, "bob"):
-        time.sleep(0.3)
+        time.sleep(0.3)  # that long the load runs
     judge(both, user, "bob", "alice")
     assert both.client(user, "alice").put("/pub/first", b"too late") in (401, 421)
 
@@ -71,13 +71,13 @@ def test_a_record_that_names_a_stranger(both: World) -> None:
     both.keys["stranger"] = Keypair.random()
     user = both.somebody("alice")
     with load(both, user, "alice"):
-        time.sleep(0.4)
+        time.sleep(0.4)  # that long the load runs
     before, _ = both.until_equal(user, "alice", "bob")
     assert both.sign_up(user, "bob") == 200
     both.publish(user, "stranger")
     client = both.client(user, "alice")
     both.until(lambda: client.put("/pub/first", b"x") in (401, 421))
-    time.sleep(1)
+    time.sleep(1)  # time for what must not come
     assert both.client(user, "bob").put("/pub/first", b"y") in (401, 421, 503)
     for node in ("alice", "bob"):
         shown = both.dump(node, user).files
@@ -94,7 +94,7 @@ def test_a_record_that_is_renewed(both: World) -> None:
     with load(both, user, "alice"):
         for _ in range(50):
             both.publish(user, "alice")
-            time.sleep(0.02)
+            time.sleep(0.02)  # the pace of the records
     primary, copy = both.until_equal(user, "alice", "bob")
     check_at_rest(primary, [copy], both.history.of(user.pubky))
     told = both.copy("bob", user)

@@ -24,9 +24,9 @@ def test_a_ring_goes_quiet(tmp_path: Path, chance: random.Random) -> None:
                 for user in living:
                     load = Load(here.client(user, home), random.Random(chance.random()), PATHS, pause=0.02)
                     stack.enter_context(load)
-            time.sleep(4)
+            time.sleep(4)  # that long the load runs
         last = max(call.start for call in here.history.calls)
-        time.sleep(SETTLED + LISTENING)
+        time.sleep(SETTLED + LISTENING)  # nothing may be asked in the last part of it
         between = {way: proxy.asked(last + SETTLED) for way, proxy in here.ways.items() if way[1] != "relay"}
         assert not any(between.values()), between
         for copy, home in RING:

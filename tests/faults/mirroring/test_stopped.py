@@ -42,7 +42,7 @@ def test_stopped_under_load(tmp_path: Path, chance: random.Random, name: str) ->
         reader = Reader(here.client(user, "bob"), random.Random(chance.random()), PATHS, 0.01)
         lags = []
         with load, reader:
-            time.sleep(0.5)
+            time.sleep(0.5)  # that long the load runs
             send(here.nodes[name], signal.SIGSTOP)
             try:
                 for number in range(20):
@@ -50,10 +50,10 @@ def test_stopped_under_load(tmp_path: Path, chance: random.Random, name: str) ->
                     began = time.monotonic()
                     here.until(partial(is_there, witness, f"/pub/meanwhile/{number}"))
                     lags.append(time.monotonic() - began)
-                    time.sleep(0.1)
+                    time.sleep(0.1)  # the pace of the writes
             finally:
                 send(here.nodes[name], signal.SIGCONT)
-            time.sleep(0.5)
+            time.sleep(0.5)  # that long the load runs
         assert sorted(lags)[-2] < 1, lags
         for one, home, copies in ((user, "alice", ("bob", "carol")), (other, "carol", ("bob",))):
             primary, *rest = here.until_equal(one, home, *copies)

@@ -168,7 +168,7 @@ class World:
         """Wait until something holds."""
         return until(holds, within, lambda: "\n".join(node.written()[-3000:] for node in self.nodes.values()))
 
-    def until_equal(self, user: Somebody, home: str, *copies: str, moved: bool = False) -> list[Dump]:
+    def until_equal(self, user: Somebody, home: str, *copies: str, moved: bool = False, unseen: int = 0) -> list[Dump]:
         """Wait until homeservers show the same of an account, and all bodies are there; what they show."""
         said: list[str] = []
 
@@ -176,15 +176,15 @@ class World:
             standing = [self.copy(name, user) for name in copies]
             if not all(one and one["state"] == "current" and not one["missing"] for one in standing):
                 said[:] = [f"copies stand at {standing}"]
-                time.sleep(0.05)
+                time.sleep(0.05)  # how often it is asked again
                 return None
             dumps = [self.dump(name, user) for name in (home, *copies)]
             try:
                 for one in dumps[1:]:
-                    check_equal(dumps[0], one, moved)
+                    check_equal(dumps[0], one, moved, unseen)
             except (Violation, KeyError) as violation:
                 said[:] = [str(violation)]
-                time.sleep(0.1)
+                time.sleep(0.1)  # how often it is asked again
                 return None
             return dumps
 

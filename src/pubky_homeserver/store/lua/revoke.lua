@@ -1,13 +1,19 @@
 -- uses: lock account log
--- Revoke a grant for good, forget its bearer, and tell who serves it; note it in the account's public log, if that
--- account is open here. Returns the bearer's id, or nil.
+-- Revoke a grant of an account for good, forget its bearer, and tell who serves it; note it in the account's public log,
+-- if that account is open here. The grant need not be known. Returns the bearer's id, or nil.
 -- KEYS  grant, account, entries, public log, public feed, shard, wake
--- ARGV  now in seconds, beginning of the keys of bearers, channel of revocations, what is said there, then the entry that
---       says it in the log: path, mark, kind, stat, type
-local bearer = redis.call('HGET', KEYS[1], 'bearer')
-if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSETNX', KEYS[1], 'revoked', ARGV[1]) == 1 then
+-- ARGV  pubky, beginning of the keys of bearers, channel of revocations, what is said there, then the entry that says it
+--       in the log: path, mark, kind, stat, type
+local bearer, owner, revoked = unpack(redis.call('HMGET', KEYS[1], 'bearer', 'pubky', 'revoked'))
+if owner and owner ~= ARGV[1] then
+  return nil
+end
+if owner and not revoked then
+  redis.call('HSET', KEYS[1], 'revoked', 1)
   redis.call('HDEL', KEYS[1], 'bearer')
   redis.call('PUBLISH', ARGV[3], ARGV[4])
+end
+if not revoked then
   local path, mark, kind, stat, content_type = unpack(ARGV, 5, 9)
   local account = account_at(KEYS[2], 'pub')
   if account and not account.away and not entry_at(KEYS[3], path) then

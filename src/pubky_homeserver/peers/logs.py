@@ -1,0 +1,188 @@
+"""What peers may ask of one log of an account, and what its followers bring. See `peers/web.py`."""
+
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from attrs import evolve, field, frozen
+from klein import Klein
+
+from pkarr.asking import all_of
+from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Position, Question
+from pubky_homeserver.core.digests import EMPTY
+from pubky_homeserver.core.errors import NotFound, StoreAway
+from pubky_homeserver.core.paths import is_private
+from pubky_homeserver.core.peers import Peer
+from pubky_homeserver.interfaces import IIntegrityStore, ILogStore
+from pubky_homeserver.peers import messages, reading
+from pubky_homeserver.peers.asked import PAGE, Asked, answer_json, seen_by
+from pubky_homeserver.peers.exchange import Knowledge
+from pubky_homeserver.peers.handing import Handing
+from pubky_homeserver.peers.late import LateWrites
+from pubky_homeserver.storage import Storage
+from pubky_homeserver.web.request import Request
+
+MAX_BODIES = 1 << 20
+"""Bytes of small bodies within a page of events, and one body more."""
+
+STEP = 100
+"""Events read from the store at a time: with the largest bodies, some 6 MiB."""
+
+
+@frozen
+class LogSite:
+    """The answers about logs. `late_of`, `is_taken_down` as in `PeerSite`."""
+
+    key: str
+    """This homeserver's own."""
+    logs: ILogStore
+    storage: Storage
+    knowledge: Knowledge
+    integrity: IIntegrityStore
+    late_of: Callable[[Peer], LateWrites | None]
+    is_taken_down: Callable[[str], bool]
+    _handing: Handing = field(init=False)
+    app: ClassVar[Klein] = Klein()
+
+    @_handing.default
+    def _make_handing(self) -> Handing:
+        return Handing(self.storage, self.integrity)
+
+    @app.route("/peer/v1/accounts/<pubky>/<log>/events", methods=["GET"])
+    async def events(self, request: Request, asked: Asked) -> bytes:
+        """The events after a position. 200; 400, 404, 409, 410."""
+        position = Position(
+            asked.query.get("log_id", ""),
+            asked.number("seq"),
+            asked.number("id"),
+            asked.data("digest", messages.DIGEST),
+        )
+        status, told = await self._told(asked, position, 1)
+        request.setResponseCode(status)
+        return answer_json(request, told)
+
+    @app.route("/peer/v1/events", methods=["POST"])
+    async def events_of_many(self, request: Request, asked: Asked) -> bytes:
+        """The same for several logs, in their order, each with the status that it would have. 200; 400, 403, 413."""
+        questions = await asked.posted(request, reading.read_questions, messages.MAX_ASKED)
+        answers = await all_of(self._answer_one(asked, one, len(questions)) for one in questions)
+        return answer_json(request, messages.pack_answers(answers))
+
+    async def _answer_one(self, asked: Asked, question: Question, share: int) -> dict[str, Any]:
+        about = evolve(asked, pubky=question.pubky, private=question.private)
+        try:
+            return messages.pack_answer(*await self._told(about, question.position, share))
+        except NotFound:
+            return messages.pack_answer(HTTPStatus.NOT_FOUND, {})
+        except StoreAway:
+            return messages.pack_answer(HTTPStatus.SERVICE_UNAVAILABLE, {})
+
+    async def _told(self, asked: Asked, position: Position, share: int) -> tuple[HTTPStatus, dict[str, Any]]:
+        """What is said of the events after a position, and its status. `share`: how many share an answer's length."""
+        standing = await self._standing(asked)
+        if position == standing.position:
+            return HTTPStatus.OK, messages.pack_events(standing.reigns, (), position.seq)
+        verdict = await self._judge(asked, standing, position)
+        events = [] if verdict is not None else await self._after(asked, position, share)
+        if events and events[0].event.seq != position.seq + 1:
+            verdict = HTTPStatus.GONE  # the log was shortened meanwhile
+        if verdict is None:
+            return HTTPStatus.OK, messages.pack_events(standing.reigns, events, standing.position.seq)
+        return verdict, messages.pack_reigns(standing.reigns)
+
+    async def _judge(self, asked: Asked, standing: LogStanding, position: Position) -> HTTPStatus | None:
+        """Whether a position is not one of ours, and how; None if it is."""
+        firsts = [reign.first for reign in standing.reigns]
+        ends = [*(first - 1 for first in firsts[1:]), standing.position.seq]
+        reigns = zip(standing.reigns, ends, strict=True)
+        reign = next(((one.first - 1, end) for one, end in reigns if one.log_id == position.log_id), None)
+        if reign is None or not reign[0] <= position.seq <= reign[1]:
+            return HTTPStatus.CONFLICT
+        if position.seq < standing.floor:
+            return HTTPStatus.GONE
+        if not position.seq:
+            return None if (position.event_id, position.digest) == (0, EMPTY) else HTTPStatus.CONFLICT
+        event = await self.logs.event_numbered(asked.pubky, asked.private, position.seq)
+        if event is None:
+            return HTTPStatus.GONE  # it is the floor itself, and its path was written again
+        return None if (event.id, event.digest) == (position.event_id, position.digest) else HTTPStatus.CONFLICT
+
+    async def _after(self, asked: Asked, position: Position, share: int) -> Sequence[LoggedEvent]:
+        """A page of events, which ends early if their bodies are large."""
+        page: list[LoggedEvent] = []
+        last, size = position.event_id, 0
+        most, longest = max(PAGE // share, 1), MAX_BODIES // share
+        while len(page) < most and size < longest:
+            found = await self.logs.logged(asked.pubky, asked.private, last, min(STEP, most - len(page)))
+            for one in found:
+                page.append(one)
+                size += len(one.body or b"")
+                if size >= longest:
+                    break
+            if len(found) < STEP:
+                break
+            last = page[-1].event.id
+        return page
+
+    @app.route("/peer/v1/accounts/<pubky>/<log>/entries", methods=["GET"])
+    async def entries(self, request: Request, asked: Asked) -> bytes:
+        """A page of the files of a log. 200; 404."""
+        await self._standing(asked)
+        after = asked.query.get("after", "")
+        listed = await self.logs.listed(asked.pubky, asked.private, after, PAGE)
+        if listed is None:
+            raise NotFound
+        seen = evolve(listed, standing=seen_by(listed.standing, asked.peer))
+        return answer_json(request, messages.pack_entries(seen))
+
+    @app.route("/peer/v1/accounts/<pubky>/<log>/body", methods=["GET"])
+    async def body(self, request: Request, asked: Asked) -> bytes | None:
+        """The body that a path has or had, if it has this hash, or a range of it. 200, 206; 400, 404, 410, 416.
+
+        What is public every peer may have, for everybody may read it: one of them can need it for a copy of its own.
+        """
+        path, content_hash = asked.query.get("path", ""), asked.data("hash", messages.HASH)
+        if is_private(path) != asked.private:
+            raise NotFound
+        try:
+            await self._standing(asked)
+        except NotFound:
+            if not await self._is_read_by_all(asked, path, content_hash):
+                raise
+        return await self._handing.answer(request, asked.pubky, path, content_hash)
+
+    async def _is_read_by_all(self, asked: Asked, path: str, content_hash: bytes) -> bool:
+        """Whether a path has this body, and everybody may read it here."""
+        copy = self.knowledge.copies.of(asked.pubky)
+        if self.is_taken_down(asked.pubky):
+            return False
+        if asked.private or (copy is not None and not copy.public.is_whole):
+            return False
+        entry = await self.storage.entries.entry(asked.pubky, path)
+        return entry is not None and entry.content_hash == content_hash
+
+    @app.route("/peer/v1/accounts/<pubky>/<log>/late", methods=["POST"])
+    async def late(self, request: Request, asked: Asked) -> bytes:
+        """Lay what our log lacks on the shelf, and say what is safe. 200; 400, 403, 404, 413.
+
+        From who follows the account, or whom we followed; nobody else can have anything of it.
+        """
+        peer, pubky, private = asked.peer, asked.pubky, asked.private
+        takes = self.late_of(peer)
+        may_have = peer.may_read(pubky, private) or (peer.follows(pubky) and (peer.private or not private))
+        standing = await self.logs.standing(pubky, private)
+        if takes is None or not may_have or standing is None or (await self.knowledge.home(pubky))[0] != self.key:
+            raise NotFound
+        events = await asked.posted(request, lambda body: reading.read_late(body, pubky, private), messages.MAX_OFFER)
+        return answer_json(request, messages.pack_kept(await takes.take(pubky, private, events)))
+
+    async def _standing(self, asked: Asked) -> LogStanding:
+        """Where a log that the peer may read stands: the account's homeserver may read all. Raises `NotFound`."""
+        home, _ = await self.knowledge.home(asked.pubky)
+        is_offered = home == self.key and asked.peer.may_read(asked.pubky, asked.private)
+        if not is_offered and home != asked.peer.key:
+            raise NotFound
+        standing = await self.logs.standing(asked.pubky, asked.private)
+        if standing is None:
+            raise NotFound
+        return standing
