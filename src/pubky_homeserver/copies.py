@@ -31,7 +31,7 @@ class Copies:
     _behind: dict[str, float] = field(factory=dict, init=False)
     # Copies of which we know that they are not up to date, or do not know that they are → since when (seconds).
     _told: dict[tuple[str, bool], int] = field(factory=dict, init=False)
-    # A copy's log → the number of its newest event, as its primary said.
+    # A log of a copy that is not up to date → the number of its newest event, as its primary said.
     _used: Counter[str] = field(factory=Counter, init=False)
     # Homeserver → bytes that copies of its accounts take.
     _claimed: set[str] = field(factory=set, init=False)
@@ -97,12 +97,18 @@ class Copies:
 
     def hear_of(self, pubky: str, private: bool, seq: int) -> None:
         """Note the number of a log's newest event, as the primary says; what it was before counts no more."""
-        if pubky in self._known:
-            self._told[pubky, private] = seq
+        copy = self._known.get(pubky)
+        if copy is not None:
+            log = copy.private if private else copy.public
+            self._told.pop((pubky, private), None)
+            if seq > (0 if log.position is None else log.position.seq):
+                self._told[copy.pubky, private] = seq
 
     def keep_up(self, pubky: str) -> None:
         """Note that a copy is where its primary said that it stands."""
         self._behind.pop(pubky, None)
+        for private in (False, True):
+            self._told.pop((pubky, private), None)
 
     def behind_for(self, copy: Copy) -> float:
         """Seconds for which a copy has not been where its primary is, or it is not known to be; 0 if it is there."""
@@ -150,6 +156,7 @@ class Copies:
                 self._told.pop((pubky, private), None)
             self._forked.pop(pubky, None)
             return
+        pubky = copy.pubky  # so that it lies in memory once
         if old is None:
             self._behind[pubky] = self.clock.seconds()  # until somebody says that it is not
         if copy.claimed:

@@ -19,8 +19,8 @@ from pubky_homeserver.core.errors import NotFound
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.interfaces import IPacketStore
 
-REMEMBERED = 2000
-"""Packets that are not verified again: about a kilobyte each."""
+REMEMBERED = 200
+"""Packets that are not verified again: some 5 kB each, with their records."""
 
 Hear = Callable[[SignedPacket, Kept], None]
 """Is told of a packet that was kept, and whether it shut an account."""

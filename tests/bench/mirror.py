@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pkarr.cache import CAPACITY
 from tests.faults.mirroring.history import Client, History
 from tests.faults.mirroring.world import Somebody, World, world
 from tests.process import Node, until
@@ -29,7 +30,7 @@ SMALL, LARGE = 4000, 12  # files
 SMALL_LENGTH, LARGE_LENGTH = 300, 20_000_000  # bytes
 RATE, WRITERS = 200, 4  # writes a second of all writers, and how many these are
 PROMOTIONS = 5
-IDLE = 20.0  # seconds
+BEATS = 4  # of five seconds each
 TICKS = os.sysconf("SC_CLK_TCK")  # of processor time, a second
 
 
@@ -230,12 +231,9 @@ def promotion(folder: Path, _options: argparse.Namespace) -> None:
 def room(folder: Path, options: argparse.Namespace) -> None:
     """Memory of the follower, and bytes on the wire, for accounts that do nothing."""
     with pair(folder, direct=False) as here:
-        way, bob = here.ways["bob", "alice"], here.nodes["bob"]
-        time.sleep(2)
-        passed = way.passed
-        time.sleep(IDLE)
-        alone = way.passed - passed
-        warm = 200  # accounts whose memory is not counted: what the first ones take is taken once
+        bob = here.nodes["bob"]
+        alone = beats(here)
+        warm = CAPACITY + 200  # accounts whose memory is not counted: then what is remembered of the newest is full
         before = store = 0
         for number in range(options.accounts + warm):
             user = here.somebody("alice")
@@ -246,7 +244,6 @@ def room(folder: Path, options: argparse.Namespace) -> None:
                 until(lambda: count(here) == warm, 60)
                 before, store = resident(bob), redis_memory(bob)
         until(lambda: count(here) == options.accounts + warm, 300)
-        time.sleep(3)
         mine, theirs = (
             (now - then) / options.accounts for now, then in ((resident(bob), before), (redis_memory(bob), store))
         )
@@ -257,10 +254,22 @@ def room(folder: Path, options: argparse.Namespace) -> None:
             "< 2",
             f"Redis besides {theirs / 1000:.1f} kB",
         )
+        idle = (beats(here) - alone) * 3600 / (options.accounts + warm)
+        show("traffic of an idle account", max(idle, 0), "B/hour", "0", f"all of the beats: {alone:.0f} B/s")
+
+
+def beats(here: World) -> float:
+    """Bytes a second between two that have nothing to tell each other, from one beat to another, some later."""
+    way = here.ways["bob", "alice"]
+    time.sleep(3)
+
+    def next_beat() -> tuple[int, float]:
         passed = way.passed
-        time.sleep(IDLE)
-        idle = (way.passed - passed - alone) / (options.accounts + warm) * 3600 / IDLE
-        show("traffic of an idle account", max(idle, 0), "B/hour", "0", f"all of the beats: {alone / IDLE:.0f} B/s")
+        until(lambda: way.passed > passed, 30)
+        return passed, time.monotonic()
+
+    (passed, began), (now, ended) = next_beat(), [next_beat() for _ in range(BEATS)][-1]
+    return (now - passed) / (ended - began)
 
 
 def count(here: World) -> int:

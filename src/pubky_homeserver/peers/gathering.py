@@ -1,5 +1,5 @@
-"""Questions for events that come while one is on its way go to a peer together: under load many logs change at once,
-and a request costs both sides more than what it asks for. Who asks alone does not wait.
+"""Questions for events that come at about the same time, or while one is on its way, go to a peer together: under load
+many logs change at once, and a request costs both sides more than what it asks for.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
@@ -7,12 +7,15 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from pubky_homeserver.core.copies import Logged, Question
 from pubky_homeserver.core.errors import PeerError
 from pubky_homeserver.peers.messages import MAX_QUESTIONS
+
+SOON = 0.002
+"""Seconds that a question waits for others: of logs that one hint has named together, say."""
 
 SLOW = 0.5
 """Seconds after which a request on its way is waited for no more when another question comes."""
@@ -31,6 +34,8 @@ class Gathering:
     many: Callable[[Sequence[Question]], Coroutine[Deferred[Any], Any, Sequence[Answer] | None]]
     """Asks several, at most `MAX_QUESTIONS`; None if the peer does not understand that."""
     _gathered: "list[_Asked]" = field(factory=list, init=False)
+    _soon: IDelayedCall | None = field(default=None, init=False)
+    # What sends them, if they wait for no answer.
     _on_their_way: int = field(default=0, init=False)
     # Requests.
     _sent: float = field(default=0.0, init=False)
@@ -41,13 +46,15 @@ class Gathering:
         """The answer to a question. Raises what `one` raises."""
         asked = _Asked(question, self)
         self._gathered.append(asked)
-        if not self._on_their_way or self._sent + SLOW <= self.clock.seconds():
-            self._send()
+        if self._soon is None and (not self._on_their_way or self._sent + SLOW <= self.clock.seconds()):
+            self._soon = self.clock.callLater(SOON, self._send)
         return await asked.waiting
 
     def leave_out(self, asked: "_Asked") -> None:
         """Do not ask what nobody wants to know any more."""
         self._gathered.remove(asked)
+        if not self._gathered:
+            self._wait_no_more()
 
     def end(self) -> None:
         """A request has its answer, or failed: what was gathered meanwhile goes."""
@@ -64,7 +71,13 @@ class Gathering:
             self._is_understood = False
         return [await self._ask_one(question) for question in questions]
 
+    def _wait_no_more(self) -> None:
+        soon, self._soon = self._soon, None
+        if soon is not None and soon.active():
+            soon.cancel()
+
     def _send(self) -> None:
+        self._wait_no_more()
         gathered, self._gathered = self._gathered, []
         size = MAX_QUESTIONS if self._is_understood else 1
         self._sent = self.clock.seconds()

@@ -1,6 +1,6 @@
 """What peers may ask of one log of an account, and what its followers bring. See `peers/web.py`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -82,16 +82,16 @@ class LogSite:
         standing = await self._standing(asked)
         if position == standing.position:
             return HTTPStatus.OK, messages.pack_events(standing.reigns, (), position.seq)
-        verdict = await self._judge(asked, standing, position)
-        events = [] if verdict is not None else await self._after(asked, position, share)
-        if events and events[0].event.seq != position.seq + 1:
-            verdict = HTTPStatus.GONE  # the log was shortened meanwhile
+        verdict, events = self._judge(standing, position), list[LoggedEvent]()
+        if verdict is None:
+            events = await self._after(asked, position, share)
+            verdict = await self._judge_page(asked, position, events)
         if verdict is None:
             return HTTPStatus.OK, messages.pack_events(standing.reigns, events, standing.position.seq)
         return verdict, messages.pack_reigns(standing.reigns)
 
-    async def _judge(self, asked: Asked, standing: LogStanding, position: Position) -> HTTPStatus | None:
-        """Whether a position is not one of ours, and how; None if it is."""
+    def _judge(self, standing: LogStanding, position: Position) -> HTTPStatus | None:
+        """Whether a position cannot be one of ours, and how; None if it can."""
         firsts = [reign.first for reign in standing.reigns]
         ends = [*(first - 1 for first in firsts[1:]), standing.position.seq]
         reigns = zip(standing.reigns, ends, strict=True)
@@ -100,24 +100,33 @@ class LogSite:
             return HTTPStatus.CONFLICT
         if position.seq < standing.floor:
             return HTTPStatus.GONE
-        if not position.seq:
-            return None if (position.event_id, position.digest) == (0, EMPTY) else HTTPStatus.CONFLICT
-        event = await self.logs.event_numbered(asked.pubky, asked.private, position.seq)
-        if event is None:
-            return HTTPStatus.GONE  # it is the floor itself, and its path was written again
-        return None if (event.id, event.digest) == (position.event_id, position.digest) else HTTPStatus.CONFLICT
+        if not position.seq and (position.event_id, position.digest) != (0, EMPTY):
+            return HTTPStatus.CONFLICT
+        return None
 
-    async def _after(self, asked: Asked, position: Position, share: int) -> Sequence[LoggedEvent]:
-        """A page of events, which ends early if their bodies are large."""
+    async def _judge_page(self, asked: Asked, position: Position, events: list[LoggedEvent]) -> HTTPStatus | None:
+        """Whether a page begins with the event of the position, which is taken away, and goes on with the next one."""
+        if position.seq:
+            first = events.pop(0).event if events else None
+            if first is None or first.id != position.event_id:
+                event = await self.logs.event_numbered(asked.pubky, asked.private, position.seq)
+                return HTTPStatus.GONE if event is None else HTTPStatus.CONFLICT  # gone: its path was written again
+            if (first.seq, first.digest) != (position.seq, position.digest):
+                return HTTPStatus.CONFLICT
+        # If the next one is not there the log was shortened meanwhile.
+        return HTTPStatus.GONE if events and events[0].event.seq != position.seq + 1 else None
+
+    async def _after(self, asked: Asked, position: Position, share: int) -> list[LoggedEvent]:
+        """The event of a position, and a page of those after it, which ends early if their bodies are large."""
         page: list[LoggedEvent] = []
-        last, size = position.event_id, 0
-        most, longest = max(PAGE // share, 1), MAX_BODIES // share
+        last, size = max(position.event_id - 1, 0), 0
+        most, longest = max(PAGE // share, 1) + bool(position.seq), MAX_BODIES // share
         while len(page) < most and size < longest:
             found = await self.logs.logged(asked.pubky, asked.private, last, min(STEP, most - len(page)))
             for one in found:
                 page.append(one)
                 size += len(one.body or b"")
-                if size >= longest:
+                if size >= longest and len(page) > 1:
                     break
             if len(found) < STEP:
                 break

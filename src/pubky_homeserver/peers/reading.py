@@ -5,6 +5,7 @@ Who reads believes no shape: everything has its type and its bounds, or the whol
 
 import re
 from collections.abc import Mapping, Sequence
+from sys import intern
 from typing import Any
 
 from pkarr.packet import HEAD, MAX_PACKET
@@ -217,14 +218,14 @@ def read_hint(data: bytes) -> Hint:
     log = hint.get("log")
     if not isinstance(log, str) or log not in LOGS:
         raise Malformed("a log")
-    return Hint(a_text(hint.get("pubky"), _PUBKY, "an account"), LOGS[log], a_number(hint.get("seq")))
+    return Hint(intern(a_text(hint.get("pubky"), _PUBKY, "an account")), LOGS[log], a_number(hint.get("seq")))
 
 
 def _read_offered(value: object) -> Offered:
     offered = an_object(value)
     private = offered.get("priv")
     return Offered(
-        a_text(offered.get("pubky"), _PUBKY, "an account"),
+        intern(a_text(offered.get("pubky"), _PUBKY, "an account")),
         a_number(offered.get("term"), (1 << 64) - 1),
         _read_standing(offered.get("pub")),
         None if private is None else _read_standing(private),

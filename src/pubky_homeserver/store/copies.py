@@ -6,6 +6,7 @@ is: of each log the position, and while its list is read how far that is.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from sys import intern
 
 from attrs import evolve, frozen
 from zope.interface import implementer
@@ -252,11 +253,14 @@ def _words(entry: Entry) -> tuple[Word, ...]:
     return entry.path, mark_of(entry), pack_stat(entry), pack_type(entry.content_type), entry.seq, kind, body
 
 
+_NONE = CopiedLog()
+
+
 def _unpack(pubky: str, flat: Facts, taken_down: bool) -> Copy:
     facts = dict(zip(flat[::2], flat[1::2], strict=True))
     return Copy(
-        pubky,
-        facts[b"primary"].decode(),
+        intern(pubky),  # in memory there may be a hundred thousand copies
+        intern(facts[b"primary"].decode()),
         int(facts[b"begun"]),
         int(facts[b"used"]),
         int(facts[b"missing"]),
@@ -278,7 +282,7 @@ def _unpack_log(facts: Mapping[bytes, bytes], name: str) -> CopiedLog:
     seq, event, reigns, start = fact("seq"), fact("event"), fact("reigns"), fact("start")
     digest = fact("told") or fact("digest")
     if seq is None or event is None or reigns is None or digest is None:
-        return CopiedLog()
+        return _NONE
     known = unpack_reigns(reigns)
     return CopiedLog(
         Position(log_of(known, int(seq)), int(seq), int(event), digest),

@@ -84,20 +84,10 @@ class RedisLogs:
         return found
 
     async def _logged(self, pubky: str, private: bool, after: int, count: int) -> list[LoggedEvent]:
-        """Events first, then the entries of their paths; who was written since has another number."""
-        redis = self.redis()
-        log = await redis.call("XRANGE", schema.log(private, pubky), f"({after}-0", "+", "COUNT", count)
-        events = unpack_events(pubky, log)
-        latest = {event.path: event for event in events}
-        puts = [event for event in latest.values() if event.content_hash is not None]
-        members = await redis.pipeline(
-            [
-                ("ZRANGE", schema.entries(pubky), f"[{put.path}\0", f"({put.path}\1", "BYLEX", "LIMIT", 0, 1)
-                for put in puts
-            ]
-        )
-        entries = {entry.path: entry for found in members for entry in map(unpack_entry, found)}
-        return [_with_body(event, entries.get(event.path)) for event in events]
+        keys = schema.log(private, pubky), schema.entries(pubky)
+        log, members = await self.redis().run("logged", keys, (f"({after}-0", count))
+        entries = {entry.path: entry for entry in map(unpack_entry, members)}
+        return [_with_body(event, entries.get(event.path)) for event in unpack_events(pubky, log)]
 
     async def listed(self, pubky: str, private: bool, after: str, limit: int) -> Listed | None:
         """See `ILogStore`."""
