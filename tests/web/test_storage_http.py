@@ -11,6 +11,7 @@ from pkarr.keys import Keypair
 from pubky_homeserver.core.errors import StoreAway
 from pubky_homeserver.core.quotas import UserQuota
 from pubky_homeserver.core.records import SignupToken
+from pubky_homeserver.web.files import is_inert
 from tests.web.client import Answer
 from tests.web.served import HOMESERVER, Served, User, served
 
@@ -306,6 +307,7 @@ async def test_caching(legacy: bool, path: str, method: str, cache: str | None, 
         ("/pub/nothing", b"plain", "application/octet-stream", False),
         ("/pub/page", b"<!DOCTYPE html><p>", "text/html", True),
         ("/pub/a.svg", b"<svg/>", "image/svg+xml", True),
+        ("/pub/a.rss", b"<rss/>", "application/rss+xml", True),
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -317,6 +319,28 @@ async def test_types(path: str, body: bytes, kind: str, sandbox: bool) -> None:
         answer = await get(server, user, path)
         assert answer.header("content-type") == kind
         assert (answer.header("content-security-policy") == "sandbox") is sandbox
+
+
+@pytest.mark.parametrize(
+    ("content_type", "inert"),
+    [
+        ("text/plain; charset=utf-8", True),
+        ("application/vnd.oasis.opendocument.text", True),
+        ("video/mp4", True),
+        ("text/html; charset=utf-8", False),
+        ("TEXT/HTML", False),
+        (" text/html", False),
+        ("text/plain, text/html", False),
+        ("text/plain; charset=utf-8, text/html", False),
+        ("application/rdf+xml", False),
+        ("multipart/x-mixed-replace; boundary=x", False),
+        ("nonsense", False),
+        ("", False),
+    ],
+)
+def test_types_of_other_homeservers(content_type: str, inert: bool) -> None:
+    """What another homeserver calls a file that is copied here runs no scripts either, however it is written."""
+    assert is_inert(content_type) is inert
 
 
 @pytest_twisted.ensureDeferred

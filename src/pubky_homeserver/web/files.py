@@ -1,5 +1,7 @@
 """The files of all accounts: `/storage/<key>/<path>`, and in the older form `/<path>`."""
 
+import re
+from functools import lru_cache
 from typing import ClassVar
 
 from attrs import frozen
@@ -17,8 +19,9 @@ from pubky_homeserver.web.sending import send_entry
 from pubky_homeserver.web.target import Target, key_in
 from pubky_homeserver.web.texts import entity_tag, http_date
 
-SCRIPTABLE = {"text/html", "image/svg+xml", "application/xhtml+xml", "text/xml", "application/xml"}
-"""Types that a browser runs scripts of: in the API's origin they get a sandbox."""
+_INERT = re.compile(
+    r"(?:application|audio|font|image|model|text|video)/(?!.*(?:html|xml|xsl))[a-z0-9.+_-]+(?:; ?charset=[a-z0-9-]+)?"
+)
 
 
 @frozen
@@ -92,11 +95,20 @@ class Files:
         return await send_entry(request, self.storage, entry, part)
 
 
+@lru_cache(maxsize=256)
+def is_inert(content_type: str) -> bool:
+    """Whether no browser runs scripts of this type, however it reads it; all others get a sandbox in the API's origin.
+
+    Of an account that is copied here another homeserver has said what the types are.
+    """
+    return _INERT.fullmatch(content_type) is not None
+
+
 def _describe(request: Request, entry: Entry) -> None:
     request.setHeader(b"Content-Type", entry.content_type.encode("ascii"))
     request.setHeader(b"Accept-Ranges", b"bytes")
     request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if entry.content_type in SCRIPTABLE:
+    if not is_inert(entry.content_type):
         request.setHeader(b"Content-Security-Policy", b"sandbox")
 
 
