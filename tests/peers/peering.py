@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from blake3 import blake3
 from twisted.internet import reactor as _reactor
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock
 from twisted.web.client import Agent, HTTPConnectionPool
+from zope.interface import implementer
 
 from pkarr.keys import Keypair
 from pubky_homeserver.copies import Copies
@@ -79,6 +81,33 @@ class Peering:
         return await ask(reactor, self.home.port, method, target, {**signed, **(headers or {})}, None, host)
 
 
+@implementer(IReactorTime)
+@frozen
+class Asking:
+    """The time of a homeserver, for who asks it over a real wire: what is to be done later is done."""
+
+    clock: Clock
+
+    def seconds(self) -> float:
+        """The homeserver's time."""
+        return float(self.clock.seconds())
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., Any],
+        *args: object,
+        **kwargs: object,
+    ) -> IDelayedCall:
+        """Call in so many seconds of ours."""
+        later: IDelayedCall = reactor.callLater(delay, callable, *args, **kwargs)
+        return later
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """None of its own."""
+        return []
+
+
 MakeLogs = Callable[[MemoryStore, str], Any]
 """From a store and the first user to an `ILogStore`."""
 
@@ -102,7 +131,7 @@ async def peering(logs: MakeLogs = lambda store, _pubky: store.logs, **storage: 
     pool = HTTPConnectionPool(reactor)
     async with served(peers=peers, **storage) as home:
         there = Peer("alice", HOMESERVER, f"http://127.0.0.1:{home.port}", follow=ALL)
-        client = PeerClient(there, FOLLOWER, Agent(reactor, pool=pool), home.clock)
+        client = PeerClient(there, FOLLOWER, Agent(reactor, pool=pool), Asking(home.clock))
         try:
             yield Peering(home, sites[0], await home.sign_up(), client, settings, epochs)
         finally:

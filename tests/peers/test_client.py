@@ -15,12 +15,13 @@ from zope.interface.verify import verifyObject
 from pkarr.keys import Keypair
 from pkarr.tls.agent import Place, agent
 from pkarr.tls.endpoint import TlsFactory
-from pubky_homeserver.core.copies import Position
+from pubky_homeserver.core.copies import Logged, Position
 from pubky_homeserver.core.errors import LogForked, PeerAway, PeerBroken, PeerError, PeerRefused
 from pubky_homeserver.core.peers import ALL, Peer
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.peers.asking import PATIENCE, STALL
 from pubky_homeserver.peers.client import PeerClient
+from pubky_homeserver.peers.gathering import SOON
 from pubky_homeserver.peers.messages import MAX_ANSWER
 from pubky_homeserver.peers.signatures import LONGEST, Head, verify
 from pubky_homeserver.web.channel import HTTPFactory
@@ -34,11 +35,20 @@ USER = Keypair(b"\x0b" * 32).public_key.z32
 POSITION = Position("0" * 32, 0, 0, bytes(16))
 Ask = Callable[[PeerClient], Any]
 
+
+async def events(client: PeerClient) -> Logged:
+    """Ask for events, and let the time pass in which others could ask, too."""
+    asking = Deferred.fromCoroutine(client.events(USER, False, POSITION))
+    assert isinstance(client.clock, Clock)
+    client.clock.advance(SOON)
+    return await asking
+
+
 QUESTIONS: dict[str, Ask] = {
     "hello": lambda client: client.hello(),
     "offered": lambda client: client.offered(""),
     "packet": lambda client: client.packet(USER),
-    "events": lambda client: client.events(USER, False, POSITION),
+    "events": events,
     "entries": lambda client: client.entries(USER, False, ""),
     "body": lambda client: client.body(USER, False, "/pub/a", bytes(32)),
     "changes": lambda client: client.changes(lambda _hint: None, lambda: None),
@@ -147,7 +157,7 @@ async def test_a_fork_tells_its_reigns(faulty: Faulty) -> None:
     """They say where the two histories may part."""
     faulty.answer = _say(409, json.dumps({"reigns": [["1" * 32, 1], ["2" * 32, 9]]}).encode())
     with pytest.raises(LogForked) as caught:
-        await faulty.client.events(USER, False, POSITION)
+        await events(faulty.client)
     assert [(one.log_id, one.first) for one in caught.value.reigns] == [("1" * 32, 1), ("2" * 32, 9)]
 
 
