@@ -45,7 +45,7 @@ async def events(client: PeerClient) -> Logged:
 
 
 QUESTIONS: dict[str, Ask] = {
-    "hello": lambda client: client.hello(),
+    "hello": lambda client: client.greet(),
     "offered": lambda client: client.offered(""),
     "packet": lambda client: client.packet(USER),
     "events": events,
@@ -291,13 +291,13 @@ async def test_who_gives_up_is_not_told_that_the_peer_is_away(faulty: Faulty) ->
         await Deferred()
 
     faulty.answer = answer
-    asking = Deferred.fromCoroutine(faulty.client.hello())
+    asking = Deferred.fromCoroutine(faulty.client.greet())
     await until(lambda: begun)
     asking.cancel()
     with pytest.raises(CancelledError):
         await asking
     faulty.answer = stall
-    asking = Deferred.fromCoroutine(faulty.client.hello())
+    asking = Deferred.fromCoroutine(faulty.client.greet())
     await turns(50)
     asking.cancel()
     with pytest.raises(CancelledError):
@@ -354,7 +354,7 @@ async def test_a_peer_that_is_found_by_its_key(name: str) -> None:
         assert await content(pieces) == b"x" * 9000
         assert asked == [HOMESERVER]
         with pytest.raises(PeerAway):
-            await by_key.hello()
+            await by_key.greet()
         for port in (right, wrong):
             await port.stopListening()
         await there.drain(1)

@@ -132,10 +132,9 @@ async def test_without_peers_nothing_changes() -> None:
 @pytest_twisted.ensureDeferred
 async def test_hello(pair: Peering) -> None:
     """A peer learns what is understood here."""
-    hello = await pair.client.hello()
-    assert hello["version"] == 1
-    assert hello["epoch"] == "e1"
-    assert "events" in str(hello["features"])
+    hello = await pair.client.greet()
+    assert (hello.version, hello.epoch) == (1, "e1")
+    assert "events" in hello.features
 
 
 @pytest_twisted.ensureDeferred

@@ -37,6 +37,8 @@ class Weather:
     doubled: float = 0.0
     """Arrives twice; the second answer is nobody's."""
     cut: float = 0.0
+    reach: int = 400
+    """Bytes of a body, less than which come before it is cut."""
     late: float = 0.0
     """Seconds, at most, that a request is on its way."""
 
@@ -198,7 +200,7 @@ class _Line:
             return
         weather = self.wires.weather
         if weather.happens(weather.cut):
-            self._left = weather.random.randrange(400)
+            self._left = weather.random.randrange(weather.reach)
         is_heard = not weather.happens(weather.unanswered)
         self._request = request = Request(self, self.method, self.target.encode("ascii"), self.fields, False, True)
         if self.body:

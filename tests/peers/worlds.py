@@ -4,7 +4,7 @@ Each node is what a process has, over the stores in memory, which outlive it; th
 is noted as users saw it. Whether all is well at the end others say (`judge.py`), who know nothing of how it came about.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from random import seed as seed_all
 from typing import Any
@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.web.iweb import IAgent
 
 from pkarr.builder import Builder
 from pkarr.keys import Keypair
@@ -105,6 +106,8 @@ class World:
     nodes: dict[str, Node] = field(init=False)
     users: dict[str, User] = field(factory=dict)
     acknowledged: list[Acknowledged] = field(factory=list)
+    between: Callable[[IAgent], IAgent] = lambda agent: agent
+    """What lies between a node and the wires."""
 
     def __attrs_post_init__(self) -> None:
         seed_all(repr(self.random.getstate()))  # what jitters: a seed brings back all of a history
@@ -136,7 +139,7 @@ class World:
             packets=Packets(node.store.packets, node.key, frozenset(peer.key for peer in peers)),
             storage=node.storage,
             network=self.network,
-            agent=lambda _peer: self.wires.agent(name),
+            agent=lambda _peer: self.between(self.wires.agent(name)),
             clock=self.clock,
             epoch=lambda: f"{name}{node.epoch}",
             erasing=node.store.erasures,

@@ -43,6 +43,8 @@ class Greeting:
     """What it may be asked for beyond the first version."""
     epoch: str = ""
     """Another one after its store was restarted, restored, or failed over: it may have forgotten something."""
+    version: int = 0
+    """The newest version of our language that it speaks; 0 if it does not say."""
 
 
 @frozen

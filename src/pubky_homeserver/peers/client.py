@@ -66,10 +66,6 @@ class PeerClient:
         """See `IPeer`."""
         return self.peer.key
 
-    async def hello(self) -> Mapping[str, object]:
-        """What it says of itself: `version`, `features`, `limits`, `epoch`."""
-        return self._read(reading.read_hello, await self._answer("hello"))
-
     async def offered(self, after: str) -> tuple[list[Offered], str | None]:
         """See `IPeer`."""
         return self._read(reading.read_accounts, await self._answer("accounts", after=after))
@@ -82,10 +78,7 @@ class PeerClient:
 
     async def greet(self) -> Greeting:
         """See `IPeer`."""
-        told = await self.hello()
-        features = told["features"]
-        assert isinstance(features, list)  # `read_hello` has seen to that
-        return Greeting(frozenset(features), str(told["epoch"]))
+        return self._read(reading.read_hello, await self._answer("hello"))
 
     async def show(self, packets: Sequence[bytes]) -> list[Shown]:
         """See `IPeer`."""
@@ -159,8 +152,7 @@ class PeerClient:
 
     async def late(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
         """See `IPeer`."""
-        features = (await self.hello())["features"]
-        if not isinstance(features, list) or LATE not in features:
+        if LATE not in (await self.greet()).features:
             raise PeerRefused("it takes no late writes")
         response = await self._tell(_log(pubky, private, "late"), messages.pack_late(events))
         await self._must_succeed(response)

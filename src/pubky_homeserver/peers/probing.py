@@ -3,9 +3,10 @@
 from attrs import frozen
 
 from pubky_homeserver.core.errors import PeerAway, PeerError, PeerRefused
-from pubky_homeserver.core.peers import NONE, Peer
+from pubky_homeserver.core.peers import NONE, Greeting, Peer
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.peers.strangers import Stranger, known
+from pubky_homeserver.peers.web import FEATURES, VERSION
 
 NO_PEER = "403"
 """How what it says begins if it knows us not, or the signature does not please it."""
@@ -30,18 +31,23 @@ class Probe:
     """Those of them that the settings follow."""
     more: bool = False
     """Whether it offers more than that page."""
+    version: int = 0
+    """The newest version of our language that it speaks; 0 if it did not say."""
+    lacks: tuple[str, ...] = ()
+    """What it does not understand, and we do: it is older."""
 
 
 async def probe(peer: Peer, source: IPeer) -> Probe:
     """Ask a peer, now."""
     if isinstance(source, Stranger):
         return await _probe_official(peer, source)
-    features: tuple[str, ...] = ()
+    greeting = Greeting()
     try:
-        features = tuple(sorted((await source.greet()).features))
+        greeting = await source.greet()
         page, following = await source.offered("")
     except PeerError as error:
-        return Probe(peer.name, peer.key, False, _in_words(error), features)
+        features = tuple(sorted(greeting.features))
+        return Probe(peer.name, peer.key, False, _in_words(error), features, version=greeting.version)
     wanted = sum(1 for one in page if peer.follows(one.pubky))
     if peer.follow == NONE:
         well, says = True, "It answers. None of its accounts are followed, as the settings say."
@@ -51,7 +57,14 @@ async def probe(peer: Peer, source: IPeer) -> Probe:
         well, says = False, "It answers, but offers no account that the settings follow."
     else:
         well, says = True, "It answers and offers accounts."
-    return Probe(peer.name, peer.key, well, says, features, len(page), wanted, following is not None)
+    lacks = tuple(one for one in FEATURES if one not in greeting.features)
+    if lacks:
+        says += f" It is older than this homeserver: it does not understand {', '.join(lacks)}."
+    return Probe(
+        *(peer.name, peer.key, well, says, tuple(sorted(greeting.features)), len(page), wanted, following is not None),
+        version=greeting.version,
+        lacks=lacks,
+    )
 
 
 async def _probe_official(peer: Peer, source: Stranger) -> Probe:
@@ -75,7 +88,10 @@ def _in_words(error: PeerError) -> str:
             return f"Its clock and ours differ too much: set both by NTP ({text})."
         return f"It refuses us: its operator must list our key under [peers.NAME] and restart ({text})."
     if isinstance(error, PeerRefused):
-        return f"It knows no such question: it is an older version, or no homeserver of our kind ({text})."
+        return (
+            f"It does not speak version {VERSION} of what peers speak, as we do: it is no homeserver of our kind (an "
+            f"official one needs `official = true`), or one of the two must be updated ({text})."
+        )
     if isinstance(error, PeerAway):
         return f"It cannot be reached: see that it runs, and that its url or its key's record leads to it ({text})."
-    return f"It does not speak our language: one of the two is too old ({text})."
+    return f"It does not say what peers say: it is no homeserver of our kind, or one of the two is too old ({text})."

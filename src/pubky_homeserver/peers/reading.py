@@ -22,9 +22,18 @@ from pubky_homeserver.core.copies import (
     Reign,
 )
 from pubky_homeserver.core.erasing import Obeyed
-from pubky_homeserver.core.errors import InvalidPath, LogCompacted, LogForked, PeerAway, PeerError, PeerRefused
+from pubky_homeserver.core.errors import (
+    InvalidPath,
+    LogCompacted,
+    LogForked,
+    PeerAway,
+    PeerBroken,
+    PeerError,
+    PeerRefused,
+)
 from pubky_homeserver.core.moves import Kept, Shown
 from pubky_homeserver.core.paths import is_directory, is_private, is_public, parse_path
+from pubky_homeserver.core.peers import Greeting
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.peers.messages import (
     COMPACTED,
@@ -55,13 +64,12 @@ def is_pubky(text: str) -> bool:
     return _PUBKY.fullmatch(text) is not None
 
 
-def read_hello(answer: bytes) -> Mapping[str, object]:
+def read_hello(answer: bytes) -> Greeting:
     """What a homeserver says of itself. Raises `Malformed`, as all these."""
     hello = an_object(parsed(answer))
-    a_number(hello.get("version"))
-    a_list(hello.get("features"), lambda one: a_text(one, _WORD, "a feature"), MAX_WORDS)
-    a_text(hello.get("epoch"), _WORD, "an epoch")
-    return hello
+    features = a_list(hello.get("features"), lambda one: a_text(one, _WORD, "a feature"), MAX_WORDS)
+    epoch = a_text(hello.get("epoch"), _WORD, "an epoch")
+    return Greeting(frozenset(features), epoch, a_number(hello.get("version")))
 
 
 def read_accounts(answer: bytes) -> tuple[list[Offered], str | None]:
@@ -130,7 +138,7 @@ def _read_answer(answer: Mapping[str, Any], question: Question) -> Logged | Peer
         return PeerRefused("404: Not Found")
     if status == 503:
         return PeerAway("503: its store is away")
-    raise Malformed("a status")
+    return PeerBroken(f"{a_number(status, 999)}: an answer that is not known here")  # of a newer one, about this log
 
 
 def read_entries(answer: bytes, private: bool) -> Listed:

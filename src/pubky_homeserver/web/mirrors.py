@@ -87,7 +87,8 @@ class Mirrors:
     async def test(self, request: Request) -> bytes:
         """Ask a peer now. 200 as JSON, however it went; 400 if the running settings have no such peer.
 
-        Query: `name`. Answer: name, key, whether all is `well`, what it `says` (a sentence), its `features`, how many
-        accounts it `offered` on its first page, how many of them are `wanted`, and whether there are `more`.
+        Query: `name`. Answer: name, key, whether all is `well`, what it `says` (a sentence), its `version` and its
+        `features`, which of ours it `lacks`, how many accounts it `offered` on its first page, how many of them are
+        `wanted`, and whether there are `more`.
         """
         return json_body(request, await self.probe(dict(pairs_of(request.query)).get("name", "")))

@@ -1,0 +1,1 @@
+`homeserver peer test` says what an older homeserver does not understand, and in one sentence that one of another version, or of another kind, cannot be talked to. What a newer one says besides is skipped.
