@@ -1,16 +1,18 @@
-"""The official clients, and somebody who moves: nothing is told to them but the user's key and where records are found.
+"""The tutorial with the official clients: they read at every stage of it, and two people with wallets live through it.
 
-For the Rust client that is a node of the DHT, for the JavaScript client a relay. The homeservers are the tutorial's.
+Each step is a new process that is told nothing but a key and where records are found: for the Rust client that is a
+node of the DHT, for the JavaScript client a relay. Readers hold public keys alone.
 """
 
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import define, field
 from twisted.internet import reactor as _reactor
 from twisted.internet.threads import deferToThread
 
@@ -20,48 +22,99 @@ from pubky_homeserver.web.pkarr_relay import PkarrRelay
 from tests.interop.crate import Programs
 from tests.interop.javascript import run
 from tests.network.test_mirrors import ALICE, BOB
-from tests.network.test_tutorial import Story, story
+from tests.network.test_tutorial import Story, steps, story
 
 reactor: Any = _reactor
 
-ADD = "homeserver peer add {other} KEY_OF_{name} --url https://{other}.example --follow all --offer all --claim allow"
+Act = Callable[..., Awaitable[str]]
+"""A step of somebody: a key, what to do, and with what; what was printed, without the end of its last line."""
+
+AT_ALICE, AT_BOB = ALICE.public_key.z32, BOB.public_key.z32
+FIRST, SECOND, THIRD = (f"/pub/notes/{number}.txt" for number in (1, 2, 3))
 
 
-async def act(told: Story, programs: Programs, *step: str) -> str:
-    """A step of the user; what it printed."""
-    bootstrap = told.replaced["BOOTSTRAP"]
-    user = Keypair.from_file_text((told.folder / "you" / "you.key").read_text())
-    command = [str(programs.mover), bootstrap, user.seed.hex(), *step]
-    done = await deferToThread(subprocess.run, command, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 0, f"{step}: {done.stdout}{done.stderr}{told.written()}"
-    return done.stdout.strip()
+@define
+class Wallet:
+    """Somebody with an official client."""
+
+    act: Act
+    keypair: Keypair = field(factory=Keypair.random)
+
+    async def do(self, *step: str) -> None:
+        """Something for which it takes the secret key, and no more than that."""
+        await self.act(self.keypair.seed.hex(), *step)
+
+    @property
+    def key(self) -> str:
+        """What others know."""
+        return self.keypair.public_key.z32
 
 
-async def make_friends(told: Story) -> None:
-    """The operators list each other, and there is somebody with a key."""
-    (told.folder / "you" / "you.key").write_text(Keypair.random().to_file_text())
-    for who, other in (("alice", "bob"), ("bob", "alice")):
-        await told.run(who, ADD.format(other=other, name=other.upper()))
-    await told.do_restart_both()
+@define
+class Readers:
+    """What the official clients do and find at each stage of the story."""
 
+    told: Story
+    wallets: dict[str, Wallet]
 
-@pytest_twisted.ensureDeferred
-async def test_a_move_with_the_rust_client(programs: Programs, tmp_path: Path) -> None:
-    """It signs up, writes, moves to the mirror when the machine burns, and reads and writes on there by its key."""
-    async with story(tmp_path) as told:
-        await make_friends(told)
-        await act(told, programs, "signup", ALICE.public_key.z32)
-        await act(told, programs, "put", "/pub/notes/1.txt", "first")
-        await told.until_read(told.bob, "/pub/notes/1.txt")
-        assert await act(told, programs, "read", "/pub/notes/1.txt") == "first"
-        await deferToThread(told.alice.kill)
-        await act(told, programs, "signup", BOB.public_key.z32)
-        assert await act(told, programs, "read", "/pub/notes/1.txt") == "first"
-        await act(told, programs, "put", "/pub/notes/2.txt", "second")
-        assert await act(told, programs, "read", "/pub/notes/2.txt") == "second"
-        await deferToThread(told.alice.start)
-        await told.until_read(told.alice, "/pub/notes/2.txt")
-        assert told.alice.ask("GET", f"/storage/{told.pubky}/pub/notes/2.txt")[0].getheader("Pubky-Role") == "mirror"
+    async def after_restart_both(self) -> None:
+        """The two with wallets come to Alice's."""
+        for name, wallet in self.wallets.items():
+            await wallet.do("signup", AT_ALICE)
+            await wallet.do("put", FIRST, f"first of {name}")
+
+    async def after_wait_for_the_copy(self) -> None:
+        """The key leads to Alice, who is no mirror; Bob, if he is named, serves the same and says that he is one."""
+        for name, wallet, reader in self.pairs():
+            await self.told.until_read_of(self.told.bob, wallet.key, FIRST)
+            assert await reader.act(wallet.key, "through", AT_BOB, FIRST) == f"mirror\nfirst of {name}"
+            assert await reader.act(self.told.pubky, "read", FIRST) == "first"
+            assert await reader.act(self.told.pubky, "through", AT_ALICE, FIRST) == "null\nfirst"
+            assert await reader.act(self.told.pubky, "through", AT_BOB, FIRST) == "mirror\nfirst"
+
+    async def after_burn_alice(self) -> None:
+        """Her users' files are to be had from Bob; the two with wallets decide to move there."""
+        for wallet in self.wallets.values():
+            assert await wallet.act(self.told.pubky, "through", AT_BOB, SECOND) == "mirror\nsecond"
+        for name, wallet in self.wallets.items():
+            await wallet.do("signup", AT_BOB)
+            await wallet.do("put", SECOND, f"second of {name}")
+
+    async def after_writing_at_bob(self) -> None:
+        """The public key alone leads to Bob, for all three, and with nothing but the secret key one writes there."""
+        secret = self.told.user.seed.hex()
+        for name, wallet, reader in self.pairs():
+            assert await reader.act(wallet.key, "read", FIRST) == f"first of {name}"
+            assert await reader.act(wallet.key, "read", SECOND) == f"second of {name}"
+            assert await reader.act(self.told.pubky, "read", SECOND) == "second"
+            assert await reader.act(self.told.pubky, "through", AT_BOB, THIRD) == "null\nthird"
+            await wallet.act(secret, "put", f"/pub/notes/{name}.txt", f"by {name}")
+            assert await reader.act(self.told.pubky, "read", f"/pub/notes/{name}.txt") == f"by {name}"
+        javascript = self.wallets["JavaScript"]
+        listed = await javascript.act(javascript.key, "list", "/pub/notes/")
+        assert listed == "\n".join(f"pubky://{javascript.key}{path}" for path in (FIRST, SECOND))
+
+    async def after_wait_for_alice(self) -> None:
+        """Alice keeps the copies now, of all three."""
+        for name, wallet, reader in self.pairs():
+            path = f"/pub/notes/{name}.txt"
+            await self.told.until_read(self.told.alice, path)
+            await self.told.until_read_of(self.told.alice, wallet.key, SECOND)
+            assert await reader.act(self.told.pubky, "through", AT_ALICE, path) == f"mirror\nby {name}"
+            assert await reader.act(wallet.key, "through", AT_ALICE, SECOND) == f"mirror\nsecond of {name}"
+
+    def pairs(self) -> Iterator[tuple[str, Wallet, Wallet]]:
+        """Each with a wallet, and the other one, who reads."""
+        (first, one), (second, other) = self.wallets.items()
+        yield first, one, other
+        yield second, other, one
+
+    def at(self, who: str, what: str) -> Callable[[], Awaitable[None]] | None:
+        """What they do after a step of the text."""
+        if who == "you" and what.startswith("echo 'third'"):
+            return self.after_writing_at_bob
+        found: Callable[[], Awaitable[None]] | None = getattr(self, f"after_{what.replace(' ', '_')}", None)
+        return found if who == "do" else None
 
 
 @asynccontextmanager
@@ -76,34 +129,45 @@ async def relay(told: Story) -> AsyncIterator[str]:
         await factory.drain(0)
 
 
+def with_rust(told: Story, programs: Programs) -> Act:
+    """Steps of the Rust client."""
+
+    async def act(key: str, *step: str) -> str:
+        command = [str(programs.mover), told.replaced["BOOTSTRAP"], key, *step]
+        done = await deferToThread(subprocess.run, command, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, f"{step}: {done.stdout}{done.stderr}{told.written()}"
+        printed: str = done.stdout
+        return printed.rstrip("\n")
+
+    return act
+
+
+def with_javascript(told: Story) -> Act:
+    """Steps of the JavaScript client. The relay of each has seen nothing yet: a record counts for minutes there."""
+
+    async def act(key: str, *step: str) -> str:
+        async with relay(told) as url:
+            printed: str = await deferToThread(run, "node", "mover.mjs", url, key, *step, seconds=60)
+        return printed.rstrip("\n")
+
+    return act
+
+
 @pytest.mark.usefixtures("client")
 @pytest_twisted.ensureDeferred
-async def test_a_move_with_the_javascript_client(tmp_path: Path) -> None:
-    """It reads through the copy while all is well; when the machine has burned, the public key alone leads there.
-
-    Readers hold the public key and nothing else, and each of them is a new process.
-    """
-    async with story(tmp_path) as told, relay(told) as url:
-        await make_friends(told)
-        user = Keypair.from_file_text((tmp_path / "you" / "you.key").read_text())
-
-        async def js(key: str, *step: str) -> str:
-            return await deferToThread(run, "node", "mover.mjs", url, key, *step, seconds=60)
-
-        me, secret, path = user.public_key.z32, user.seed.hex(), "/pub/notes/1.txt"
-        await js(secret, "signup", ALICE.public_key.z32)
-        await js(secret, "put", path, "first")
-        assert await js(me, "read", path) == "first"
-        await told.until_read(told.bob, path)
-        assert await js(me, "through", ALICE.public_key.z32, path) == "null\nfirst"
-        assert await js(me, "through", BOB.public_key.z32, path) == "mirror\nfirst"
-        await deferToThread(told.alice.kill)
-        assert await js(me, "through", BOB.public_key.z32, path) == "mirror\nfirst"
-        await js(secret, "signup", BOB.public_key.z32)
-        assert await js(me, "read", path) == "first"
-        assert await js(me, "list", "/pub/notes/") == f"pubky://{me}{path}"
-        await js(secret, "put", "/pub/notes/2.txt", "second")
-        assert await js(me, "read", "/pub/notes/2.txt") == "second"
-        await deferToThread(told.alice.start)
-        await told.until_read(told.alice, "/pub/notes/2.txt")
-        assert await js(me, "through", ALICE.public_key.z32, "/pub/notes/2.txt") == "mirror\nsecond"
+async def test_the_tutorial_with_official_clients(programs: Programs, tmp_path: Path) -> None:
+    """They read through the copy, find an account that has moved by its key alone, and write there with that."""
+    async with story(tmp_path) as told:
+        readers = Readers(
+            told, {"Rust": Wallet(with_rust(told, programs)), "JavaScript": Wallet(with_javascript(told))}
+        )
+        met = []
+        for who, what in steps():
+            await (told.do(what) if who == "do" else told.run(who, what))
+            stage = readers.at(who, what)
+            if stage is not None:
+                met.append(stage.__name__)
+                await stage()
+        assert met == [name for name in vars(Readers) if name.startswith("after_")], "no stage is left out"
+        read = [printed for command, printed in told.said if "curl -sS --fail https://" in command]
+        assert read == ["first\n", "second\n", "third\n"]

@@ -49,9 +49,14 @@ class Story:
     """Each command and its output."""
 
     @property
+    def user(self) -> Keypair:
+        """The user, who has a key since the first command that needs one."""
+        return Keypair.from_file_text((self.folder / "you" / "you.key").read_text())
+
+    @property
     def pubky(self) -> str:
-        """The user's key."""
-        return Keypair.from_file_text((self.folder / "you" / "you.key").read_text()).public_key.z32
+        """The user's public key."""
+        return self.user.public_key.z32
 
     async def run(self, who: str, command: str) -> str:
         """Run a command as somebody; what it printed."""
@@ -101,9 +106,8 @@ class Story:
 
     async def point(self, homeserver: Keypair) -> None:
         """Publish a record that names a homeserver."""
-        user = Keypair.from_file_text((self.folder / "you" / "you.key").read_text())
         now = int(reactor.seconds() * 1_000_000)
-        await self.network.publish(Builder().https("_pubky", 0, homeserver.public_key.z32).sign(user, now))
+        await self.network.publish(Builder().https("_pubky", 0, homeserver.public_key.z32).sign(self.user, now))
 
     async def do_wait_for_the_copy(self) -> None:
         """The first copy waits for the record to be found."""
@@ -131,8 +135,12 @@ class Story:
         await self.until_read(self.alice, "/pub/notes/3.txt")
 
     async def until_read(self, node: Node, path: str) -> None:
-        """Wait until a homeserver has a file."""
-        target = f"/storage/{self.pubky}{path}"
+        """Wait until a homeserver has a file of the user's."""
+        await self.until_read_of(node, self.pubky, path)
+
+    async def until_read_of(self, node: Node, pubky: str, path: str) -> None:
+        """Wait until it has a file of anybody's."""
+        target = f"/storage/{pubky}{path}"
         await deferToThread(until, lambda: node.ask("GET", target)[0].status == 200, PATIENCE, self.written)
 
 

@@ -2,17 +2,19 @@
 //!
 //!     mover BOOTSTRAP SECRET signup HOMESERVER
 //!     mover BOOTSTRAP SECRET put PATH TEXT
-//!     mover BOOTSTRAP SECRET read PATH
+//!     mover BOOTSTRAP PUBLIC-KEY read PATH                 what everybody may read, where the user lives
+//!     mover BOOTSTRAP PUBLIC-KEY through HOMESERVER PATH   the same at a homeserver that is named by its key
 //!
-//! `put` knows nothing but the key: where the user lives says the record. `read` prints what everybody may read.
+//! `put` knows nothing but the key: where the user lives says the record. `through` prints the role, then the text; the
+//! homeserver proves its key by TLS.
 
-use anyhow::{bail, Context, Result};
-use pubky::{ClientId, Keypair, Pubky, PubkyHttpClient, PublicKey};
+use anyhow::{bail, ensure, Context, Result};
+use pubky::{ClientId, Keypair, Method, Pubky, PubkyHttpClient, PublicKey};
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [bootstrap, secret, step, rest @ ..] = arguments.as_slice() else {
+    let [bootstrap, key, step, rest @ ..] = arguments.as_slice() else {
         bail!("what to do?");
     };
     let mut builder = PubkyHttpClient::builder();
@@ -23,24 +25,33 @@ async fn main() -> Result<()> {
             .dht_report_policy(pkarr::dht::ReportPolicy::testnet())
     });
     let pubky = Pubky::with_client(builder.build()?);
-    let keypair = Keypair::from_secret(&decode(secret)?);
-    let signer = pubky.signer(keypair.clone());
+    let signer = || anyhow::Ok(pubky.signer(Keypair::from_secret(&decode(key)?)));
     match (step.as_str(), rest) {
         ("signup", [homeserver]) => {
-            let key = PublicKey::try_from_z32(homeserver)?;
-            signer.signup(&key, None).await.context("sign-up")?;
+            let homeserver = PublicKey::try_from_z32(homeserver)?;
+            signer()?.signup(&homeserver, None).await.context("sign-up")?;
         }
         ("put", [path, text]) => {
-            let session = signer
+            let session = signer()?
                 .signin_blocking(ClientId::new("mover.example")?)
                 .await
                 .context("sign-in")?;
             session.storage().put(path.as_str(), text.clone()).await.context("put")?;
         }
         ("read", [path]) => {
-            let address = format!("{}{path}", keypair.public_key());
+            let address = format!("pubky{key}{path}");
             let answer = pubky.public_storage().get(&address).await.context("read")?;
             println!("{}", answer.text().await?);
+        }
+        ("through", [homeserver, path]) => {
+            let url = format!("https://{homeserver}/storage/{key}{path}");
+            let answer = pubky.client().request(Method::GET, &url).send().await.context("through")?;
+            ensure!(answer.status() == 200, "{}", answer.status());
+            let role = match answer.headers().get("pubky-role") {
+                Some(role) => role.to_str()?.to_owned(),
+                None => "null".to_owned(),
+            };
+            println!("{role}\n{}", answer.text().await?);
         }
         _ => bail!("what is {step}?"),
     }
