@@ -479,7 +479,7 @@ async def test_mirror_status(shell: Shell, node: Operator) -> None:
     assert (ran.code, ran.out) == (0, "")
     assert "[peers.NAME]" in ran.err
     copy = {"pubky": "b" * 52, "primary": KEY, "seq": 7, "confirmed": 0, "used": 1_500_000, "missing": 2}
-    copy |= {"behind": 75, "lag": 3, "verified": 0}
+    copy |= {"behind": 75, "lag": 3, "verified": 0, "braked": 0, "taken_down": False}
     traffic = {"requests": 12, "failures": 1, "received": 2_500_000}
     node.mirrored = {
         "peers": [
@@ -493,7 +493,11 @@ async def test_mirror_status(shell: Shell, node: Operator) -> None:
                 "paused": False,
             },
         ],
-        "copies": [{**copy, "state": "stale"}],
+        "copies": [
+            {**copy, "state": "stale"},
+            {**copy, "state": "current", "pubky": "y" * 52, "taken_down": True},
+            {**copy, "state": "current", "pubky": "n" * 52, "braked": 1},
+        ],
     }
     ran = await shell.run("mirror", "status")
     assert (ran.code, ran.err) == (0, "")
@@ -501,15 +505,17 @@ async def test_mirror_status(shell: Shell, node: Operator) -> None:
     assert ["alice", KEY, "12", "1", "2.5", "followed"] in lines
     assert ["carol", "c" * 52, "12", "1", "2.5", "no", "answer", "within", "20", "s"] in lines
     assert ["b" * 52, "8pinxxgq…", "stale", "never", "7", "0:01:15,", "3", "changes", "1.5", "2", "never"] in lines
+    assert f"{'y' * 52} 8pinxxgq… current, taken down" in " ".join(ran.out.split())
+    assert f"{'n' * 52} 8pinxxgq… waits for you: 1 file would go" in " ".join(ran.out.split())
     assert "would lose" not in ran.out
     assert json.loads((await shell.run("mirror", "status", "--json")).out) == node.mirrored
     lost: dict[str, Any] = {"accounts": 7, "alone": 0, "behind": 0, "changes": 0, "bodies": 0, "private": 0}
     node.exposed = lost | {"named": [], "silent": ["carol"]}
     said = " ".join((await shell.run("mirror", "status")).out.split())
-    assert said.endswith("at most: nothing of the 7 accounts that live here. carol did not say what they have.")
+    assert said.endswith("at most: nothing of the 7 accounts that live here. Not known: what carol would have.")
     node.exposed |= {"alone": 2, "behind": 1, "changes": 30, "named": [KEY, OTHER]}
     said = " ".join((await shell.run("mirror", "status")).out.split())
-    assert f"2 accounts of which nobody has a copy, 30 changes of 1 accounts ({KEY}, {OTHER})." in said
+    assert f"2 accounts of which nobody has a copy, 30 changes of 1 account ({KEY}, {OTHER})." in said
     assert json.loads((await shell.run("mirror", "status", "--json")).out)["exposure"] == node.exposed
     assert (await shell.run("mirror", "status", "--watch")).code == 2, "no terminal"
     assert (await node.ask("GET", "/mirrors")).status == 401

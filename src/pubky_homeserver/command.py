@@ -106,6 +106,11 @@ def plain_table(*headings: str) -> Table:
     return table
 
 
+def some(number: int, what: str) -> str:
+    """A number of things: `1 file`, `2 files`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def at_a_place(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that every command has; it gets `place` and `as_json`."""
 

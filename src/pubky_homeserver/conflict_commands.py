@@ -43,7 +43,7 @@ def list_all(place: Place, as_json: bool, pubky: str | None) -> None:
         if as_json:
             click.echo(json.dumps({"items": items}, indent=2))
         elif items:
-            console().print(show_items(items))
+            console().print(show_items(sorted(items, key=lambda item: (item["pubky"], item["path"], item["written"]))))
         else:
             click.echo("Nothing lies on the conflict shelf.", err=True)
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run
+from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run, some
 from pubky_homeserver.remote import CommandFailed
 
 EVERY = 2.0
@@ -133,7 +133,7 @@ def erase(place: Place, as_json: bool, pubky: str, yes: bool) -> None:
         if as_json:
             click.echo(json.dumps(found, indent=2))
         else:
-            click.echo(f"Ordered of {found['ordered']} peers; see homeserver mirror status.", err=True)
+            click.echo(f"Ordered of {some(found['ordered'], 'peer')}; see homeserver mirror status.", err=True)
 
     run(work)
 
@@ -152,7 +152,7 @@ def repair(place: Place, as_json: bool, pubky: str) -> None:
         if as_json:
             click.echo(json.dumps({"pubky": pubky, "permitted": permitted}, indent=2))
         elif permitted:
-            click.echo(f"The comparison goes on, and removes up to {permitted} files.", err=True)
+            click.echo(f"The comparison goes on, and removes up to {some(permitted, 'file')}.", err=True)
         else:
             click.echo("No comparison of this account waits.", err=True)
 
@@ -258,18 +258,19 @@ def show_verification(found: dict[str, Any]) -> RenderableType:
 def show_exposure(found: dict[str, Any]) -> Text:
     """The sentence that says what no other homeserver has."""
     lost = [
-        f"{count} {what}"
-        for count, what in (
-            (found["alone"], "accounts of which nobody has a copy"),
-            (found["private"], "accounts' private files"),
-            (found["changes"], f"changes of {found['behind']} accounts"),
-            (found["bodies"], "bodies of files"),
+        text
+        for count, text in (
+            (found["alone"], f"{some(found['alone'], 'account')} of which nobody has a copy"),
+            (found["private"], f"the private files of {some(found['private'], 'account')}"),
+            (found["changes"], f"{some(found['changes'], 'change')} of {some(found['behind'], 'account')}"),
+            (found["bodies"], f"the bodies of {some(found['bodies'], 'file')}"),
         )
         if count
     ]
-    what = ", ".join(lost) if lost else f"nothing of the {found['accounts']} accounts that live here"
+    live = "lives" if found["accounts"] == 1 else "live"
+    what = ", ".join(lost) if lost else f"nothing of the {some(found['accounts'], 'account')} that {live} here"
     named = f" ({', '.join(found['named'])}{', …' if found['alone'] > len(found['named']) else ''})"
-    silent = f" {', '.join(found['silent'])} did not say what they have." if found["silent"] else ""
+    silent = f" Not known: what {' and '.join(found['silent'])} would have." if found["silent"] else ""
     text = f"If this machine died now you would lose at most: {what}{named if found['named'] else ''}.{silent}"
     return Text(text, style="red" if lost else "green")
 
@@ -293,7 +294,7 @@ def show_copies(copies: list[dict[str, Any]], now: float) -> Table:
         table.add_row(
             Text(one["pubky"]),
             Text(one["primary"][:8] + "…"),
-            Text(one["state"], style=_COLOURS.get(one["state"], "")),
+            _state(one),
             Text(_ago(one["confirmed"], now)),
             Text(str(one["seq"])),
             Text(_lag(one["behind"], one["lag"])),
@@ -302,6 +303,13 @@ def show_copies(copies: list[dict[str, Any]], now: float) -> Table:
             Text(_ago(one["verified"], now)),
         )
     return table
+
+
+def _state(one: dict[str, Any]) -> Text:
+    """How a copy is, and what waits for the operator."""
+    if one["braked"]:
+        return Text(f"waits for you: {some(one['braked'], 'file')} would go", style="bold red")
+    return Text(one["state"] + (", taken down" if one["taken_down"] else ""), style=_COLOURS.get(one["state"], ""))
 
 
 def _ago(at: int, now: float) -> str:

@@ -26,12 +26,12 @@ TUTORIAL = Path(__file__).parents[2] / "docs" / "mirroring.md"
 SCRIPTS = Path(sys.executable).parent
 PATIENCE = 60.0  # seconds that something may take on a busy machine
 
-_STEP = re.compile(r"^(alice|bob|you)\$ (.+)$|<!-- do: ([\w ]+) -->", re.MULTILINE)
+_STEP = re.compile(r"^ *(alice|bob|you)\$ (.+)$|<!-- do: ([\w ]+) -->", re.MULTILINE)
 
 
-def steps() -> Iterator[tuple[str, str]]:
+def steps(page: Path = TUTORIAL) -> Iterator[tuple[str, str]]:
     """Who does what, in the order of the text: `alice`, `bob` and `you` run a command, `do` is told in words."""
-    for who, command, words in _STEP.findall(TUTORIAL.read_text()):
+    for who, command, words in _STEP.findall(page.read_text()):
         yield (who, command) if who else ("do", words)
 
 
@@ -70,6 +70,7 @@ class Story:
                 ["bash", "-o", "pipefail", "-c", here],
                 cwd=self.folder / who,
                 env={"PATH": f"{SCRIPTS}:/usr/bin:/bin", "HOME": str(self.folder / who)},
+                input="y\n",  # if it asks
                 capture_output=True,
                 text=True,
                 timeout=PATIENCE,
@@ -200,4 +201,4 @@ async def test_the_tutorial(tmp_path: Path) -> None:
         status = [printed for command, printed in told.said if command == "homeserver mirror status"]
         assert len(status) == 3
         assert "current" in status[0]
-        assert "you would lose at most: nothing of the 1 accounts that live here" in " ".join(status[1].split())
+        assert "you would lose at most: nothing of the 1 account that lives here" in " ".join(status[1].split())
