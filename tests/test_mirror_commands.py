@@ -1,20 +1,40 @@
-"""Copies that are watched on a terminal."""
+"""Commands about mirroring: that all of them speak JSON, and how copies are watched on a terminal."""
 
 from typing import Any
 
+import pytest
+from click import Group
 from rich.console import Console, RenderableType
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from pubky_homeserver.mirror_commands import EVERY, watch
+from pubky_homeserver.conflict_commands import conflicts
+from pubky_homeserver.mirror_commands import EVERY, mirror, watch
+from pubky_homeserver.peer_commands import peer
 from pubky_homeserver.remote import CommandFailed
+from pubky_homeserver.takedown_commands import takedown
+
+
+@pytest.mark.parametrize("group", [peer, mirror, conflicts, takedown], ids=lambda group: str(group.name))
+def test_every_command_is_for_programs_too(group: Group) -> None:
+    """Each has `--json`, says what it does in its help, and shows how it is called."""
+    assert group.commands
+    for name, command in group.commands.items():
+        assert "--json" in [option for one in command.params for option in one.opts], name
+        assert command.help, name
+        assert f"homeserver {group.name} {name}" in (command.epilog or ""), name
 
 
 def test_a_node_that_is_watched() -> None:
     """What it says is shown anew; that it does not answer is shown, and ends nothing."""
     traffic = {"requests": 1, "failures": 0, "received": 0}
-    peer = {"name": "alice", "key": "k", "failure": None, "trouble": None, "paused": False, "traffic": traffic}
-    answers: list[dict[str, Any]] = [{"peers": [peer], "copies": []}, {}, {"peers": [], "copies": []}]
+    alice = {"name": "alice", "key": "k", "failure": None, "trouble": None, "paused": False, "traffic": traffic}
+    copy = {"primary": "k" * 52, "seq": 7, "confirmed": 0, "used": 0, "behind": 0, "verified": 0, "taken_down": False}
+    copies = [
+        {**copy, "pubky": "y", "state": "current", "missing": 0, "braked": 0, "lag": 0},
+        {**copy, "pubky": "n", "state": "current", "missing": 5, "braked": 0, "lag": 0},
+    ]
+    answers: list[dict[str, Any]] = [{"peers": [alice], "copies": copies}, {}, {"peers": [], "copies": []}]
     shown: list[str] = []
     terminal = Console(width=100)
 
@@ -33,6 +53,8 @@ def test_a_node_that_is_watched() -> None:
     for _ in range(2):
         clock.advance(EVERY)
     assert [("alice" in text, "No answer" in text) for text in shown] == [(True, False), (False, True), (False, False)]
+    assert "1 of 2 copies are whole and current; bodies missing: 5" in shown[0]
+    assert shown[0].index("\nn ") < shown[0].index("\ny "), "what is under way comes first"
     watching.addErrback(lambda _failure: None)
     watching.cancel()
     assert not clock.getDelayedCalls()

@@ -81,7 +81,7 @@ def show(place: Place, as_json: bool, pubky: str, shelved_id: str, body: bool, o
     "apply", epilog=examples("homeserver conflicts apply PUBKY ID", "homeserver conflicts apply PUBKY --untouched")
 )
 @click.argument("pubky")
-@click.argument("shelved_id", metavar="ID", required=False)
+@click.argument("shelved_id", metavar="[ID]", required=False)
 @click.option("--untouched", is_flag=True, help="All whose paths nobody changed since.")
 @at_a_place
 def apply(place: Place, as_json: bool, pubky: str, shelved_id: str | None, untouched: bool) -> None:
@@ -110,7 +110,7 @@ def apply(place: Place, as_json: bool, pubky: str, shelved_id: str | None, untou
     "drop", epilog=examples("homeserver conflicts drop PUBKY ID", "homeserver conflicts drop PUBKY --all")
 )
 @click.argument("pubky")
-@click.argument("shelved_id", metavar="ID", required=False)
+@click.argument("shelved_id", metavar="[ID]", required=False)
 @click.option("--all", "everything", is_flag=True, help="All of the account.")
 @at_a_place
 def drop(place: Place, as_json: bool, pubky: str, shelved_id: str | None, everything: bool) -> None:

@@ -109,7 +109,7 @@ async def watch(
     while True:
         try:
             found = await ask()
-            show(Group(show_peers(found["peers"]), Text(), show_copies(found["copies"], time.time())))
+            show(Group(show_peers(found["peers"]), Text(), show_progress(found["copies"], time.time())))
         except CommandFailed as failure:
             show(Text(str(failure), style="red"))
         await deferLater(clock, EVERY)
@@ -268,7 +268,8 @@ def show_exposure(found: dict[str, Any]) -> Text:
         if count
     ]
     live = "lives" if found["accounts"] == 1 else "live"
-    what = ", ".join(lost) if lost else f"nothing of the {some(found['accounts'], 'account')} that {live} here"
+    nothing = f"nothing of the {some(found['accounts'], 'account')} that {live} here"
+    what = ", ".join(lost) if lost else nothing if found["accounts"] else "nothing, for no account lives here"
     named = f" ({', '.join(found['named'])}{', …' if found['alone'] > len(found['named']) else ''})"
     silent = f" Not known: what {' and '.join(found['silent'])} would have." if found["silent"] else ""
     text = f"If this machine died now you would lose at most: {what}{named if found['named'] else ''}.{silent}"
@@ -285,6 +286,17 @@ def show_peers(peers: list[dict[str, Any]]) -> Table:
         asked, failed, received = traffic["requests"], traffic["failures"], f"{traffic['received'] / 1_000_000:.1f}"
         table.add_row(Text(one["name"]), Text(one["key"]), Text(str(asked)), Text(str(failed)), Text(received), state)
     return table
+
+
+def show_progress(copies: list[dict[str, Any]], now: float) -> RenderableType:
+    """How far the copies are, and a line for each: first those that something is to be done for."""
+    whole, missing = sum(map(_is_whole, copies)), sum(one["missing"] for one in copies)
+    total = Text(f"{whole} of {len(copies)} copies are whole and current; bodies missing: {missing}")
+    return Group(total, Text(), show_copies(sorted(copies, key=_is_whole), now))
+
+
+def _is_whole(copy: dict[str, Any]) -> bool:
+    return copy["state"] == "current" and not (copy["missing"] or copy["braked"] or copy["lag"])
 
 
 def show_copies(copies: list[dict[str, Any]], now: float) -> Table:

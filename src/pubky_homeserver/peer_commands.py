@@ -82,7 +82,8 @@ def test_peer(place: Place, as_json: bool, name: str) -> None:
             click.echo(json.dumps(found, indent=2))
         elif found["well"]:
             more = " or more" if found["more"] else ""
-            counts = f"{found['offered']}{more} are offered, {found['wanted']} of them followed."
+            are = "is" if found["offered"] == 1 and not more else "are"
+            counts = f"{found['offered']}{more} {are} offered, {found['wanted']} of them followed."
             click.echo(f"{name}: {found['says']} {counts}")
         if not found["well"]:
             raise CommandFailed(f"{name}: {found['says']}")
