@@ -62,6 +62,8 @@ class Claims:
     """The same, while others go on."""
     show: Callable[[str], Coroutine[Deferred[Any], Any, bool]] = _show_nothing
     """Show the copy of an account that is hidden, for it was to be erased; whether there was one."""
+    turn_away: Callable[[], None] = lambda: None
+    """Is called for each request that is refused because its account lives elsewhere."""
     _looked: "OrderedDict[str, float]" = field(factory=OrderedDict, init=False)
     # Account → when it was looked up (seconds); the longest ago first.
 
@@ -104,6 +106,7 @@ class Claims:
         end = self.clock.seconds() + WAIT
         while (copy := await self.copies.refresh(pubky)) is not None:
             if not await self.is_coming(copy):
+                self.turn_away()
                 raise NotPrimary(copy.primary)
             if self.clock.seconds() >= end:
                 raise NotOpenYet

@@ -8,7 +8,7 @@ path, and that it holds what it held when this was shelved is a condition of the
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 
-from attrs import frozen
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.core.capabilities import parse_capabilities
@@ -24,6 +24,9 @@ KEPT = 30 * 86_400
 
 INTERVAL = 3600.0
 """Seconds between two looks at what is too old."""
+
+COUNT = 60.0
+"""Seconds between two looks at how much there is."""
 
 PAGE = 100
 ACCOUNTS = 500
@@ -187,6 +190,23 @@ class Expiry:
                     for one in page:
                         if one.shelved < until:
                             await self.shelf.drop(account, one.id)
+
+
+@define(eq=False)
+class Waiting:
+    """How much lies on the shelf, as it was at the last look."""
+
+    shelf: IShelfStore
+    things: int | None = field(default=None, init=False)
+    """None before the first look."""
+
+    async def look(self) -> None:
+        """Count all that lies there. Raises `StoreAway`."""
+        counted, after = 0, ""
+        while page := await self.shelf.things(after, ACCOUNTS):
+            counted += sum(page.values())
+            after = max(page)
+        self.things = counted
 
 
 def _hash(entry: Entry | None) -> bytes | None:

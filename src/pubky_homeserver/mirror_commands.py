@@ -83,6 +83,9 @@ def status(place: Place, as_json: bool, is_watched: bool) -> None:
         if found["copies"]:
             out.print()
             out.print(show_copies(found["copies"], time.time()))
+        if conflicts := found.get("conflicts"):
+            out.print()
+            out.print(f"{conflicts} writes lie on the conflict shelf: see homeserver conflicts list.")
         if found.get("orders"):
             out.print()
             out.print(show_orders(found["orders"]))

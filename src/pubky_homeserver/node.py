@@ -251,8 +251,10 @@ class Homeserver(Service):
             site = AdminSite(admin, health, self.password, known, mirrors, moves, shelf, verifying, down)
             sites["admin"] = site.answer
         if peering is not None:
-            numbers = Numbers(peering.copies, peering.tally)
+            numbers = Numbers(peering.copies, peering.tally, peering.shelved)
             metrics.ask(numbers.read)
+        if records is not None:
+            metrics.ask(records.numbers)
         if "metrics" in self.listeners:
             sites["metrics"] = MetricsSite(metrics).answer
         self._open(sites, DRAIN)

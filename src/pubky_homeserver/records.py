@@ -1,6 +1,6 @@
 """The records that this homeserver keeps alive in the network: its own, and those of its users."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from attrs import define, field
@@ -16,7 +16,7 @@ from pkarr.survey import Sighting, survey
 from pubky_homeserver.core.errors import Refused
 from pubky_homeserver.core.health import Check
 from pubky_homeserver.interfaces import IAccountStore
-from pubky_homeserver.metrics import ServerMetrics
+from pubky_homeserver.metrics import Asked, ServerMetrics
 from pubky_homeserver.packets import Packets
 from pubky_homeserver.publisher import Advertised, Publisher
 from pubky_homeserver.republisher import ENOUGH, Republisher
@@ -116,6 +116,17 @@ class Records(Service):
     async def survey(self, key: PublicKey) -> tuple[Sighting, ...]:
         """What each network has of a key."""
         return await survey(key, self._networks, self.clock)
+
+    def numbers(self) -> Iterator[Asked]:
+        """How old they are, for whoever measures; nothing of what was not published yet."""
+        now, own = self.clock.seconds(), self._own.publication().published
+        if own is not None:
+            meaning = "Time since a network last took the homeserver's record"
+            yield Asked("record_age_seconds", meaning, {"": max(0.0, now - own)})
+        oldest = None if self._users is None else self._users.oldest
+        if oldest is not None:
+            meaning = "Time since the record of a user was published whose turn was the longest ago, at most"
+            yield Asked("user_record_age_seconds", meaning, {"": max(0.0, now - oldest)})
 
     def checks(self) -> dict[str, Check]:
         """How it goes, by name."""

@@ -117,6 +117,8 @@ class Republisher(Service):
     """Nodes that must keep a record, if there are so many."""
     jitter: Callable[[], float] = random.random
     """A number from 0 to 1 that spreads the work of many homeservers."""
+    oldest: float | None = field(default=None, init=False)
+    """When the newest round began (seconds) after which no record was left to be published; None before the first."""
     _running: Deferred[None] | None = field(default=None, init=False)
     _round: _Round | None = field(default=None, init=False)
     # The one that runs, or the last one.
@@ -177,6 +179,7 @@ class Republisher(Service):
             await deferLater(self.clock, spacing * (0.5 + self.jitter()))
         await DeferredList([*self._working])
         self._look_at_time(this)
+        self._note_oldest(this)
         self.metrics.user_records_round(self.clock.seconds() - this.began)
         log = self.log.warn if this.outcomes[Outcome.FAILED] else self.log.info
         log("The records of users were published again, {summary}", summary=this.summary())
@@ -192,6 +195,7 @@ class Republisher(Service):
             for pubky in again:
                 await self._begin(pubky, this, slots, again=True)
             await DeferredList([*self._working])
+            self._note_oldest(this)
 
     async def _begin(self, pubky: str, this: _Round, slots: DeferredSemaphore, again: bool = False) -> None:
         """Look after one account as soon as there is a slot."""
@@ -203,6 +207,11 @@ class Republisher(Service):
     def _finish(self, _result: object, working: Deferred[None], slots: DeferredSemaphore) -> None:
         self._working.discard(working)
         slots.release()
+
+    def _note_oldest(self, this: _Round) -> None:
+        """See whether a round has brought all records out that it could."""
+        if not this.outcomes[Outcome.FAILED]:
+            self.oldest = this.began
 
     def _is_over(self, this: _Round) -> bool:
         """Whether a round has accounts left though its time is over."""

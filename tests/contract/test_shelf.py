@@ -62,6 +62,11 @@ async def test_shelves(store: Store) -> None:
     assert await store.shelf.shelves("", 10) == [ALICE, BOB]
     assert await store.shelf.shelves("", 1) == [ALICE]
     assert await store.shelf.shelves(ALICE, 10) == [BOB]
+    await store.shelf.shelve(thing("/pub/b", None))
+    assert await store.shelf.things("", 10) == {ALICE: 2, BOB: 1}
+    assert await store.shelf.things(ALICE, 10) == {BOB: 1}
+    assert await store.shelf.things(BOB, 10) == {}
+    await store.shelf.drop(ALICE, thing("/pub/b", None).id)
     assert await store.shelf.drop(ALICE, thing("/pub/a", None).id)
     assert await store.shelf.shelves("", 10) == [BOB]
 

@@ -77,6 +77,11 @@ class House:
         text = self.home.metrics.render().decode()
         return {outcome: int(count) for outcome, count in re.findall(rf'{name}_total{{outcome="(\w+)".*}} (\d+)', text)}
 
+    def ages(self) -> dict[str, float]:
+        """How old the records are, as the metrics say."""
+        text = self.home.metrics.render().decode()
+        return {whose: float(age) for whose, age in re.findall(r"^(\w+)_age_seconds{.*} ([\d.]+)$", text, re.MULTILINE)}
+
     def taken_since(self, moment: float) -> dict[bytes, float]:
         """Whose records the DHT took since then, and when first."""
         taken = [(packet.public_key.raw, when) for when, packet in self.dht.published if when >= moment]
@@ -126,6 +131,10 @@ async def test_ten_minutes_without_a_network() -> None:
         assert len(everybody) == USERS + 1
         before = await one.checks()
         assert all(before[name]["ok"] for name in ("record", "user records", "dht")), before
+        one.home.metrics.ask(one.records.numbers)
+        ages = one.ages()
+        assert ages["record"] < HOUR
+        assert ages["user_record"] < HOUR
         one.turn(is_away=True)
         for _minute in range(int(AWAY / 60)):
             one.pass_time(60)
@@ -136,6 +145,7 @@ async def test_ten_minutes_without_a_network() -> None:
         assert during["user records"]["detail"].endswith(f"{USERS} failed")
         assert one.counted("record_publish_count")["failed"] > 2
         assert one.counted("user_record_count")["failed"] >= USERS
+        assert one.ages()["user_record"] == ages["user_record"] + AWAY  # the round that failed brought nothing out
         back = one.turn(is_away=False)
         one.pass_time(max(LONGEST_DELAY, RETRY))
         taken = one.taken_since(back)
@@ -149,3 +159,5 @@ async def test_ten_minutes_without_a_network() -> None:
         assert published is not None
         assert back <= float(published[1]) <= back + LONGEST_DELAY
         assert float(published[1]) > NOW + HOUR
+        assert one.ages()["user_record"] <= AWAY + LONGEST_DELAY
+        assert one.ages()["record"] <= LONGEST_DELAY

@@ -19,6 +19,9 @@ class IShelfStore(Interface):
     async def shelves(after: str, limit: int) -> list[str]:
         """Up to `limit` (at most 500) accounts of which something lies there, with a pubky above `after`, ascending."""
 
+    async def things(after: str, limit: int) -> dict[str, int]:
+        """How many things lie there of the accounts that `shelves` names."""
+
     async def shelved(pubky: str, shelved_id: str) -> Shelved | None:
         """One thing."""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
+from pubky_homeserver.conflicts import Waiting
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.metrics import Asked
 from pubky_homeserver.peers.tally import Counted, Tally
@@ -18,6 +19,7 @@ class Numbers:
 
     copies: Copies
     tally: Tally
+    shelved: Waiting
 
     def read(self) -> Iterator[Asked]:
         """All of them, as they are now."""
@@ -42,6 +44,8 @@ class Numbers:
         yield Asked("mirror_copies", "Copies by state", {state: states[state] for state in STATES}, "state")
         for name, meaning, value in shown:
             yield Asked(name, meaning, {"": value})
+        if self.shelved.things is not None:
+            yield Asked("mirror_conflicts", "Things on the conflict shelf", {"": self.shelved.things})
         yield from self._counted()
 
     def _counted(self) -> Iterator[Asked]:
@@ -69,3 +73,14 @@ class Numbers:
             {"": of(Counted.HEALED)},
         )
         yield Asked("mirror_fenced_total", "Accounts that were shut by their users' records", {"": of(Counted.FENCED)})
+        yield Asked(
+            "mirror_turned_away_total",
+            "Writes and sign-ins that were refused because the account lives elsewhere",
+            {"": of(Counted.TURNED_AWAY)},
+        )
+        yield Asked(
+            "mirror_records_total",
+            "Records of peers and of users of copies that the network was to be reminded of",
+            {"published": of(Counted.REMINDED), "failed": of(Counted.NOT_REMINDED)},
+            "outcome",
+        )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from attrs import asdict, field, frozen
 from twisted.internet.defer import maybeDeferred
 
+from pubky_homeserver.conflicts import Waiting
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
 from pubky_homeserver.core.errors import InvalidRequest
@@ -15,7 +16,7 @@ from pubky_homeserver.peers.moving import Moving
 from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.ordering import Orders
 from pubky_homeserver.peers.probing import probe
-from pubky_homeserver.peers.tally import Traffic
+from pubky_homeserver.peers.tally import Counted, Tally, Traffic
 
 
 @frozen
@@ -30,6 +31,8 @@ class Overview:
     erasures: Erasures
     moving: Moving | None
     would_be_lost: Exposure
+    shelved: Waiting
+    tally: Tally
     mirrors: tuple[Mirror, ...] = field(init=False)
     """Who follows the peers."""
 
@@ -53,6 +56,8 @@ class Overview:
                 for mirror in self.mirrors
             ],
             "copies": [self._describe(copy) for copy in sorted(self.copies.all(), key=lambda copy: copy.pubky)],
+            "conflicts": self.shelved.things,
+            "turned_away": self.tally.of(Counted.TURNED_AWAY),
             "orders": self.orders.status(),
             "erased": [{"pubky": one.pubky, "until": one.until // 1_000_000} for one in self.erasures.waiting],
             "moves": [] if self.moving is None else [asdict(move) for move in self.moving.moves],

@@ -19,6 +19,7 @@ from pkarr.interfaces import INetwork
 from pkarr.keys import Keypair
 from pkarr.packet import SignedPacket
 from pubky_homeserver.claims import Claims
+from pubky_homeserver.conflicts import COUNT, Waiting
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
 from pubky_homeserver.core.moves import Kept
@@ -96,6 +97,8 @@ class Peering(Service):
     """Whether nobody may read an account here."""
     tally: Tally = field(factory=Tally, init=False)
     """What happens with peers, counted."""
+    shelved: Waiting = field(init=False)
+    """How much lies on the conflict shelf."""
     _officials: dict[str, Official] = field(factory=dict, init=False)
     # Peer's key → the official homeserver that it is.
     _traffic: dict[str, Traffic] = field(factory=dict, init=False)
@@ -145,7 +148,14 @@ class Peering(Service):
 
     @claims.default
     def _make_claims(self) -> Claims:
-        return Claims(self.copies, self.moves, self.packets, self.knowledge.peers, self.clock)
+        return Claims(
+            *(self.copies, self.moves, self.packets, self.knowledge.peers, self.clock),
+            turn_away=lambda: self.tally.count(Counted.TURNED_AWAY),
+        )
+
+    @shelved.default
+    def _make_shelved(self) -> Waiting:
+        return Waiting(self.shelf)
 
     @neighbours.default
     def _make_neighbours(self) -> dict[str, Neighbour]:
@@ -188,7 +198,7 @@ class Peering(Service):
             self._make_services(self.network)
         exposure = Exposure(self.neighbours, self.accounts, self.logs, self.copies)
         facts = self.neighbours, self._traffic, self.copies, self.orders, self.erasures
-        self.overview = Overview(*facts, self.moving, exposure)
+        self.overview = Overview(*facts, self.moving, exposure, self.shelved, self.tally)
 
     def _make_services(self, network: INetwork) -> None:
         """What a process does that reaches peers and networks."""
@@ -198,7 +208,7 @@ class Peering(Service):
         key, look = self.knowledge.homeserver, self.watch.look_soon
         opening = Opening(key, self.moves, self.copies, self.packets, self.neighbours, self.clock)
         followed = frozenset(mirror.peer.key for mirror in self.mirrors)
-        reminder = Reminder(self.packets, self.copies, followed, network, self.clock)
+        reminder = Reminder(self.packets, self.copies, followed, network, self.clock, self.tally)
         healer = self._make_healer()
         self._healing = Rounds(healer.look, "The healing of bodies", LOOK, self.clock, SOON)
         self.verifier = Verifier(
@@ -206,8 +216,9 @@ class Peering(Service):
             *(healer, self.tally, self.clock),
         )
         self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock)
+        counting = Rounds(self.shelved.look, "The count of conflicts", COUNT, self.clock, first=0.0)
         services = (self.watch, self.moving, self.erasures, self.orders, reminder, self.verifier, self._healing)
-        self._services = (*services, *self._make_late_rounds())
+        self._services = (*services, counting, *self._make_late_rounds())
 
     def _make_late_rounds(self) -> tuple[Rounds, ...]:
         """What reads late writes at official homeservers, if there are any among the peers."""

@@ -20,6 +20,7 @@ from pkarr.packet import SignedPacket
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.errors import Refused
 from pubky_homeserver.packets import Packets, home_of
+from pubky_homeserver.peers.tally import Counted, Tally
 
 INTERVAL = 14_400.0
 """Seconds from one round to the next: as for the records of our own users."""
@@ -43,8 +44,7 @@ class Reminder(Service):
     followed: frozenset[str]
     network: INetwork
     clock: IReactorTime
-    published: int = field(default=0, init=False)
-    """How many records were published since the start."""
+    tally: Tally = field(factory=Tally)
     _began: float = field(default=0.0, init=False)
     _running: Deferred[None] = field(factory=lambda: succeed(None), init=False)
     log: ClassVar[Logger] = Logger()
@@ -82,8 +82,9 @@ class Reminder(Service):
                 await self.packets.learn(found)
             elif found is None or packet.more_recent_than(found) or self._is_silent(packet):
                 await self.network.publish(packet)
-                self.published += 1
+                self.tally.count(Counted.REMINDED)
         except (NetworkError, Refused) as error:
+            self.tally.count(Counted.NOT_REMINDED)
             self.log.debug("The network is not reminded of {key}: {reason}", key=key, reason=str(error))
         except CancelledError:
             raise

@@ -29,6 +29,12 @@ class Counted(StrEnum):
     """One, for the files were others after an event."""
     FENCED = "fenced"
     """An account that was open here and was shut by its user's record."""
+    TURNED_AWAY = "turned_away"
+    """A write, or a sign-in, that was refused because the account lives elsewhere."""
+    REMINDED = "reminded"
+    """A record of somebody else's that was published, for the network had lost it or may have."""
+    NOT_REMINDED = "not_reminded"
+    """One that could not be."""
 
 
 @define(eq=False)

@@ -59,6 +59,12 @@ class RedisShelf:
         words = schema.SHELVES, bound, "+", "BYLEX", "LIMIT", 0, min(limit, STEP)
         return [pubky.decode() for pubky in await self.redis().call("ZRANGE", *words)]
 
+    async def things(self, after: str, limit: int) -> dict[str, int]:
+        """See `IShelfStore`."""
+        pubkys = await self.shelves(after, limit)
+        asked = [("ZCARD", schema.shelf(pubky)) for pubky in pubkys]
+        return dict(zip(pubkys, await self.redis().pipeline(asked) if asked else (), strict=True))
+
     async def shelved(self, pubky: str, shelved_id: str) -> Shelved | None:
         """See `IShelfStore`."""
         member = await self._member(pubky, shelved_id)
@@ -134,6 +140,10 @@ class MemoryShelf:
     async def shelves(self, after: str, limit: int) -> list[str]:
         """See `IShelfStore`."""
         return sorted(pubky for pubky in self._things if pubky > after)[: min(limit, STEP)]
+
+    async def things(self, after: str, limit: int) -> dict[str, int]:
+        """See `IShelfStore`."""
+        return {pubky: len(self._things[pubky]) for pubky in await self.shelves(after, limit)}
 
     async def shelved(self, pubky: str, shelved_id: str) -> Shelved | None:
         """See `IShelfStore`."""

@@ -55,6 +55,8 @@ class Mirrors:
         remove which waits for the operator (`braked`), and when its history was last another one than its primary's
         (`forked`, Unix seconds, since the process began), when bodies and list were last found to be right (`verified`,
         Unix seconds, 0 for never).
+        `conflicts`: how many things lie on the conflict shelf, or null (not counted yet); `turned_away`: writes and
+        sign-ins that were refused since the process began, for the account lives elsewhere.
         `orders` to erase copies: the `peer`, pubky, when it was given (`ordered`) and obeyed (`receipt`, 0 for not yet;
         both Unix seconds), and why not yet, or null (`failure`). `erased`, copies that are hidden: pubky, and when they
         are wiped (`until`). `moves`, the newest last: pubky, `what` (opened, fenced, or voided, a claim), the `other`

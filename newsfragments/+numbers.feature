@@ -1,0 +1,1 @@
+The metrics port also shows how much lies on the conflict shelf, how many writes were sent to where their account lives, how old the published records are, and what became of those published for others.
