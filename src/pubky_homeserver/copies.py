@@ -41,9 +41,6 @@ class Copies:
     _count: Counter[str] = field(factory=Counter, init=False)
     # Homeserver → copies of its accounts.
 
-    _forked: dict[str, float] = field(factory=dict, init=False)
-    # Copy → when (seconds) its history was last found to be another one than its primary's.
-
     async def load(self) -> None:
         """Read all that are there. Raises `StoreAway`."""
         after = ""
@@ -123,14 +120,6 @@ class Copies:
             lag += max(0, told - (0 if log.position is None else log.position.seq))
         return lag
 
-    def fork(self, pubky: str) -> None:
-        """Note that a copy's history is no beginning of its primary's: one of the two has lost something."""
-        self._forked[pubky] = self.clock.seconds()
-
-    def forked(self, copy: Copy) -> int:
-        """When that was last so (Unix seconds), since this process began; 0 if it was not."""
-        return int(self._forked.get(copy.pubky, 0))
-
     def confirmed(self, copy: Copy) -> int:
         """When the primary last said that it has nothing newer (Unix seconds, by our clock); 0 if it never did."""
         heard = 0.0 if copy.pubky in self._behind else self._heard.get(copy.primary, 0.0)
@@ -154,7 +143,6 @@ class Copies:
             self._behind.pop(pubky, None)
             for private in (False, True):
                 self._told.pop((pubky, private), None)
-            self._forked.pop(pubky, None)
             return
         pubky = copy.pubky  # so that it lies in memory once
         if old is None:

@@ -22,6 +22,9 @@ from pubky_homeserver.remote import CommandFailed
 EVERY = 2.0
 """Seconds from one look at the node to the next while it is watched."""
 
+SHOWN = 10
+"""Moves that are shown; --json has more."""
+
 LOOK = 0.5
 """Seconds from one look to the next how far a verification is."""
 
@@ -86,6 +89,12 @@ def status(place: Place, as_json: bool, is_watched: bool) -> None:
         if conflicts := found.get("conflicts"):
             out.print()
             out.print(f"{conflicts} writes lie on the conflict shelf: see homeserver conflicts list.")
+        if found.get("forks"):
+            out.print()
+            out.print(show_forks(found["forks"], time.time()))
+        if found.get("moves"):
+            out.print()
+            out.print(show_moves(found["moves"], time.time()))
         if found.get("orders"):
             out.print()
             out.print(show_orders(found["orders"]))
@@ -94,6 +103,24 @@ def status(place: Place, as_json: bool, is_watched: bool) -> None:
             out.print(show_exposure(exposure))
 
     run(work)
+
+
+def show_forks(forks: list[dict[str, Any]], now: float) -> Table:
+    """Accounts of which another homeserver has another history: what one of the two lacks is on a conflict shelf."""
+    table = plain_table("two histories", "here and at", "last seen")
+    for one in forks:
+        table.add_row(Text(one["pubky"], style="yellow"), Text(one["peer"][:8] + "…"), Text(_ago(one["at"], now)))
+    return table
+
+
+def show_moves(moves: list[dict[str, Any]], now: float) -> Table:
+    """The newest accounts that moved, the newest first."""
+    table = plain_table("moved", "what", "other homeserver", "when")
+    for one in reversed(moves[-SHOWN:]):
+        what = Text(f"{one['what']}, back" if one["is_back"] else one["what"], style="yellow" if one["is_back"] else "")
+        other = one["other"][:8] + "…" if one["other"] else "-"
+        table.add_row(Text(one["pubky"]), what, Text(other), Text(_ago(one["at"], now)))
+    return table
 
 
 def show_orders(orders: list[dict[str, Any]]) -> Table:

@@ -289,6 +289,7 @@ class Homeserver(Service):
             clock=self.reactor,
             epoch=lambda: store.epoch,
             erasing=store.erasures,
+            happened=store.chronicle,
             grants=store.grants,
             grace=self.config.blobs.erased_grace,
             is_taken_down=takedowns.has,

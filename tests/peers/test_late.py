@@ -85,8 +85,17 @@ async def test_over_the_wire(private: bool) -> None:
     assert await reader.read(0, reader.length) == b"x" * 3000
     assert await shelf(other, user) == {}, "what the primary keeps need not lie here"
     assert other.peering is not None
-    (copy,) = other.peering.copies.all()
-    assert world.clock.seconds() - REST - 1 < other.peering.copies.forked(copy) <= world.clock.seconds()
+    assert home.peering is not None
+    await world.kill("b")
+    await world.start("b")  # it is known as long as what was lost waits
+    world.pass_time(1)
+    for node, peer in ((home, other), (other, home)):
+        assert node.peering is not None
+        (fork,) = node.peering.chronicle.forks()
+        assert (fork.pubky, fork.peer) == (user.pubky, peer.key)
+        assert world.clock.seconds() - REST - 2 < fork.at / 1_000_000 <= world.clock.seconds()
+    told: Any = other.peering.overview.status()
+    assert told["copies"][0]["forked"] == int(told["forks"][0]["at"]) > 0
     await check_copy(home, other, user.pubky, private)
     await stop(world)
 

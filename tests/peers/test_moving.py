@@ -172,7 +172,12 @@ async def test_there_and_back() -> None:
     for node in world.nodes.values():
         assert node.peering is not None
         assert node.peering.moving is not None
-        assert any(move.is_back for move in node.peering.moving.moves), node.name
+        assert any(move.is_back for move in node.peering.chronicle.moves), node.name
+        await world.kill(node.name)
+        await world.start(node.name)
+        world.pass_time(1)
+        told: Any = node.peering.overview.status()["moves"]
+        assert len(told) == 4, "it is known after a restart"
     await end(world)
 
 

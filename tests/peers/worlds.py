@@ -143,6 +143,7 @@ class World:
             clock=self.clock,
             epoch=lambda: f"{name}{node.epoch}",
             erasing=node.store.erasures,
+            happened=node.store.chronicle,
             grants=node.store.grants,
         )
         self.wires.sites[name] = node.peering.site.answer

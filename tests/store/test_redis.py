@@ -15,6 +15,7 @@ from twisted.logger import capturedLogs
 from pubky_homeserver.core.digests import EMPTY, fold, mark
 from pubky_homeserver.core.erasing import Order
 from pubky_homeserver.core.errors import CannotStart, NewerSchema, StorageFull, StoreAway, WriteNotAllowed
+from pubky_homeserver.core.moves import Fork, Move
 from pubky_homeserver.core.quotas import MEGABYTE, UserQuota
 from pubky_homeserver.core.records import Account, Entry, Lock, SignupToken
 from pubky_homeserver.core.shelf import Reason, Shelved
@@ -71,6 +72,8 @@ async def test_every_key_is_in_the_schema(server: RedisServer, open_store: OpenS
     await store.erasures.hide(erin, ALICE, "0" * 32, 0, NOW, "f" * 64)
     await store.erasures.order(Order(BOB, ALICE, "0" * 32, 1, NOW))
     assert await store.takedowns.take_down(dave, NOW)
+    await store.chronicle.note_move(Move(ALICE, "opened", BOB, NOW))
+    await store.chronicle.note_fork(Fork(ALICE, BOB, NOW))
     page = dict(re.findall(r"^`(.*?)`\s+(\w+) ", schema.__doc__ or "", re.MULTILINE))
     names = {re.sub(r"\\?<\w+\\?>", ".+", re.escape(name)): kind for name, kind in page.items()}
     keys = [key.decode() for key in server.ask("KEYS", "*")]

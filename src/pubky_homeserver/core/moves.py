@@ -1,4 +1,4 @@
-"""What a user's newest signed packet does to an account. Frozen, without behaviour."""
+"""What a user's newest signed packet does to an account, and what became of it. Frozen, without behaviour."""
 
 from enum import StrEnum
 
@@ -31,3 +31,29 @@ class Shown:
     private: LogStanding | None = None
     before: bytes | None = field(default=None, repr=False)
     """The packet that counted there before, key and all, if it named a third homeserver; not verified."""
+
+
+@frozen
+class Move:
+    """Something that happened to an account, for the operator."""
+
+    pubky: str
+    what: str
+    """`opened`, `fenced`, or `voided` (a claim that no record followed)."""
+    other: str
+    """Where the account lived before, or lives now; empty if that is not known."""
+    at: int
+    """Microseconds."""
+    is_back: bool = False
+    """Whether it moved the other way not long ago: somebody may have signed an old record again."""
+
+
+@frozen
+class Fork:
+    """Two homeservers had different histories of an account: one of the two has lost something."""
+
+    pubky: str
+    peer: str
+    """The other one: the primary of our copy, or who has a copy of our account."""
+    at: int
+    """When that was last found, microseconds."""

@@ -4,6 +4,7 @@ All methods that return coroutines raise `core.errors.StoreAway` while the store
 acknowledged, though it may have happened.
 """
 
+from pubky_homeserver.interfaces.chronicle import IChronicleStore
 from pubky_homeserver.interfaces.copies import ICopyStore, IFollower, ILogStore, IPeer
 from pubky_homeserver.interfaces.erasures import IErasureStore
 from pubky_homeserver.interfaces.files import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
@@ -18,6 +19,7 @@ __all__ = [
     "IBlobReader",
     "IBlobStore",
     "IBlobWriter",
+    "IChronicleStore",
     "ICopyStore",
     "IEntryStore",
     "IErasureStore",

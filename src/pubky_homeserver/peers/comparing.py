@@ -31,6 +31,10 @@ END = "\U0010ffff"
 """No path is above it, and no other name either."""
 
 
+async def _tell_nobody(_pubky: str) -> None:
+    """Nobody wants to see that."""
+
+
 @frozen
 class Comparing:
     """Prepares comparisons of a peer's accounts. `key` is our own; `may_keep` as in `Follower`, of the shelf too."""
@@ -42,7 +46,7 @@ class Comparing:
     key: str
     clock: IReactorTime
     may_keep: Callable[[int], bool] = lambda _length: True
-    fork: Callable[[str], None] = lambda _pubky: None
+    fork: Callable[[str], Awaitable[None]] = _tell_nobody
     """Called with each account whose two histories differ: who looks after the homeserver has to see that."""
     names: Callable[[str, bool, str], Awaitable[Sequence[str]]] = field()
     """The paths of a page of the peer's list, as `IPeer.entries` gives it."""
@@ -71,7 +75,7 @@ class Comparing:
         if copy.braked:
             raise ComparisonBraked(copy.braked)
         if reigns:
-            self.fork(pubky)
+            await self.fork(pubky)
         taken = await Tail(self.peer, self.logs, self.shelf, self.key, self.clock).offer(pubky, private, reigns)
         removed, total = await self._count(pubky, private)
         is_much = removed > max(FEW, SHARE * total) or not self.may_keep(await self.shelf.shelf_used(self.key))

@@ -1,6 +1,10 @@
 """What peers may ask of one log of an account, and what its followers bring. See `peers/web.py`."""
 
+<<<<<<< HEAD
 from collections.abc import Callable
+=======
+from collections.abc import Awaitable, Callable, Sequence
+>>>>>>> fa75245 (A fork is noted at both homeservers, and the operator sees forks and moves after a restart, too)
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -31,7 +35,7 @@ STEP = 100
 
 @frozen
 class LogSite:
-    """The answers about logs. `late_of`, `is_taken_down` as in `PeerSite`."""
+    """The answers about logs. `late_of`, `is_taken_down`, `fork` as in `PeerSite`."""
 
     key: str
     """This homeserver's own."""
@@ -41,6 +45,7 @@ class LogSite:
     integrity: IIntegrityStore
     late_of: Callable[[Peer], LateWrites | None]
     is_taken_down: Callable[[str], bool]
+    fork: Callable[[str, str], Awaitable[None]]
     _handing: Handing = field(init=False)
     app: ClassVar[Klein] = Klein()
 
@@ -88,6 +93,8 @@ class LogSite:
             verdict = await self._judge_page(asked, position, events)
         if verdict is None:
             return HTTPStatus.OK, messages.pack_events(standing.reigns, events, standing.position.seq)
+        if verdict is HTTPStatus.CONFLICT and (await self.knowledge.home(asked.pubky))[0] == self.key:
+            await self.fork(asked.pubky, asked.peer.key)
         return verdict, messages.pack_reigns(standing.reigns)
 
     def _judge(self, standing: LogStanding, position: Position) -> HTTPStatus | None:
@@ -183,6 +190,8 @@ class LogSite:
         if takes is None or not may_have or standing is None or (await self.knowledge.home(pubky))[0] != self.key:
             raise NotFound
         events = await asked.posted(request, lambda body: reading.read_late(body, pubky, private), messages.MAX_OFFER)
+        if events:
+            await self.fork(pubky, peer.key)
         return answer_json(request, messages.pack_kept(await takes.take(pubky, private, events)))
 
     async def _standing(self, asked: Asked) -> LogStanding:

@@ -8,11 +8,10 @@ already when it comes here, in the step of the store that kept it; from then on 
 Nothing that is under way lasts in memory only: a process that begins goes through all copies.
 """
 
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -28,6 +27,7 @@ from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import Claim
 from pubky_homeserver.interfaces import IMoveStore
 from pubky_homeserver.packets import home_of
+from pubky_homeserver.peers.chronicle import Chronicle
 from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.opening import Opening
 
@@ -36,9 +36,6 @@ LOOK = 5.0
 
 VOID = 600.0
 """Seconds after which a claim that no record followed is void."""
-
-BACK = 3600.0
-"""Seconds: who moves again within that time may not have meant it."""
 
 ANNOUNCED = 250
 """Files and removed paths that are put into the feed in one step of the store."""
@@ -52,24 +49,6 @@ FILL_AGAIN = 30.0
 FILLS = 20
 """Times that they are."""
 
-REMEMBERED = 200
-"""Moves that are shown to the operator."""
-
-
-@frozen
-class Move:
-    """Something that happened, for the operator."""
-
-    pubky: str
-    what: str
-    """`opened`, `fenced`, or `voided` (a claim that no record followed)."""
-    other: str
-    """Where the account lived before, or lives now."""
-    at: float
-    """Unix seconds."""
-    is_back: bool = False
-    """Whether it moved the other way not long ago: somebody may have signed an old record again."""
-
 
 @define(eq=False)
 class Moving(Service):
@@ -82,8 +61,7 @@ class Moving(Service):
     look: Callable[[str], None]
     """Look up an account soon."""
     clock: IReactorTime
-    moves: deque[Move] = field(factory=lambda: deque(maxlen=REMEMBERED), init=False)
-    """The newest ones, the newest last."""
+    chronicle: Chronicle
     _due: set[str] = field(factory=set, init=False)
     # Accounts that are to open and did not yet.
     _working: "dict[str, Deferred[None]]" = field(factory=dict, init=False)
@@ -119,7 +97,7 @@ class Moving(Service):
         """A packet was kept: open, or note that somebody left."""
         pubky, home = packet.public_key.z32, home_of(packet)
         if kept is Kept.FENCED:
-            self._note(pubky, "fenced", home or "")
+            self._later(self.chronicle.note_move(pubky, "fenced", home or ""))
         if home == self.opening.homeserver:
             self._later(self._weigh(pubky))
 
@@ -215,7 +193,7 @@ class Moving(Service):
             self.look(copy.pubky)
         elif await self.store.void_claim(copy.pubky):
             self.log.info("No record followed the claim of {pubky}: it is void", pubky=copy.pubky)
-            self._note(copy.pubky, "voided", copy.primary)
+            await self.chronicle.note_move(copy.pubky, "voided", copy.primary)
             await self.claims.copies.refresh(copy.pubky)
 
     # --- opening --------------------------------------------------------------------------------------------------
@@ -248,7 +226,7 @@ class Moving(Service):
         opened = await self.opening.open(pubky, incomplete)
         if opened and copy is not None:
             self.log.info("{pubky} lives here now; it lived at {home}", pubky=pubky, home=copy.primary)
-            self._note(pubky, "opened", copy.primary)
+            await self.chronicle.note_move(pubky, "opened", copy.primary)
             self._later(self._finish(pubky, copy.primary))
         return opened
 
@@ -292,13 +270,6 @@ class Moving(Service):
             return 1
 
     # --- the rest -------------------------------------------------------------------------------------------------
-
-    def _note(self, pubky: str, what: str, other: str) -> None:
-        now, before = self.clock.seconds(), {"opened": "fenced", "fenced": "opened"}.get(what)
-        is_back = any(one.pubky == pubky and one.what == before and one.at + BACK > now for one in self.moves)
-        if is_back:
-            self.log.warn("{pubky} has moved back and forth: its newest record rules", pubky=pubky)
-        self.moves.append(Move(pubky, what, other, now, is_back))
 
     def _later(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
         """Do something in the background."""

@@ -9,10 +9,11 @@ from pubky_homeserver.conflicts import Waiting
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
 from pubky_homeserver.core.errors import InvalidRequest
+from pubky_homeserver.core.moves import Fork, Move
+from pubky_homeserver.peers.chronicle import Chronicle
 from pubky_homeserver.peers.erasing import Erasures
 from pubky_homeserver.peers.exposure import Exposure
 from pubky_homeserver.peers.mirror import Mirror
-from pubky_homeserver.peers.moving import Moving
 from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.ordering import Orders
 from pubky_homeserver.peers.probing import probe
@@ -29,10 +30,10 @@ class Overview:
     copies: Copies
     orders: Orders
     erasures: Erasures
-    moving: Moving | None
     would_be_lost: Exposure
     shelved: Waiting
     tally: Tally
+    chronicle: Chronicle
     mirrors: tuple[Mirror, ...] = field(init=False)
     """Who follows the peers."""
 
@@ -41,7 +42,8 @@ class Overview:
         return tuple(one.mirror for one in self.neighbours.values() if one.mirror is not None)
 
     def status(self) -> dict[str, object]:
-        """How it goes, for the operator: each peer that is followed, each copy, and the newest moves."""
+        """How it goes, for the operator: each peer that is followed, each copy, and what happened lately."""
+        forked = self.chronicle.forked()
         return {
             "peers": [
                 {
@@ -55,12 +57,16 @@ class Overview:
                 }
                 for mirror in self.mirrors
             ],
-            "copies": [self._describe(copy) for copy in sorted(self.copies.all(), key=lambda copy: copy.pubky)],
+            "copies": [
+                {**self._describe(copy), "forked": forked.get(copy.pubky, 0)}
+                for copy in sorted(self.copies.all(), key=lambda copy: copy.pubky)
+            ],
+            "forks": [_in_seconds(one) for one in self.chronicle.forks()],
             "conflicts": self.shelved.things,
             "turned_away": self.tally.of(Counted.TURNED_AWAY),
             "orders": self.orders.status(),
             "erased": [{"pubky": one.pubky, "until": one.until // 1_000_000} for one in self.erasures.waiting],
-            "moves": [] if self.moving is None else [asdict(move) for move in self.moving.moves],
+            "moves": [_in_seconds(one) for one in self.chronicle.moves],
         }
 
     def _describe(self, copy: Copy) -> dict[str, object]:
@@ -78,7 +84,6 @@ class Overview:
             "missing": copy.missing,
             "braked": copy.braked,
             "verified": copy.verified // 1_000_000,
-            "forked": self.copies.forked(copy),
             "taken_down": copy.taken_down,
         }
 
@@ -113,3 +118,7 @@ class Overview:
             if neighbour.peer.private:
                 neighbour.mirror.hint(pubky, True)
         return permitted
+
+
+def _in_seconds(happened: Move | Fork) -> dict[str, object]:
+    return {**asdict(happened), "at": happened.at / 1_000_000}

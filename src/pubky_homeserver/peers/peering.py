@@ -26,6 +26,7 @@ from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
 from pubky_homeserver.interfaces import (
     IAccountStore,
+    IChronicleStore,
     ICopyStore,
     IErasureStore,
     IFollower,
@@ -39,6 +40,7 @@ from pubky_homeserver.interfaces import (
 from pubky_homeserver.packets import Packets, home_of
 from pubky_homeserver.peers.afterwards import EVERY, Afterwards
 from pubky_homeserver.peers.bodies import Bodies, Underway
+from pubky_homeserver.peers.chronicle import Chronicle
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.comparing import Comparing
 from pubky_homeserver.peers.erasing import Erasures, naming
@@ -91,6 +93,7 @@ class Peering(Service):
     epoch: Callable[[], str]
     erasing: IErasureStore = field(kw_only=True)
     grants: IGrantStore = field(kw_only=True)
+    happened: IChronicleStore = field(kw_only=True)
     grace: float = field(default=259_200.0, kw_only=True)
     """Seconds from the order to erase a copy until it is wiped."""
     is_taken_down: Callable[[str], bool] = field(default=lambda _pubky: False, kw_only=True)
@@ -103,6 +106,8 @@ class Peering(Service):
     # Peer's key → the official homeserver that it is.
     _traffic: dict[str, Traffic] = field(factory=dict, init=False)
     # Peer's key → what we exchange with it.
+    chronicle: Chronicle = field(init=False)
+    """What happened to accounts."""
     knowledge: Knowledge = field(init=False)
     site: PeerSite = field(init=False)
     overview: Overview = field(init=False)
@@ -130,6 +135,10 @@ class Peering(Service):
     # How to hear of packets no more.
     log: ClassVar[Logger] = Logger()
 
+    @chronicle.default
+    def _make_chronicle(self) -> Chronicle:
+        return Chronicle(self.happened, self.clock)
+
     @knowledge.default
     def _make_knowledge(self) -> Knowledge:
         known = {peer.key: peer for peer in self.peers}
@@ -144,6 +153,7 @@ class Peering(Service):
             notice=self._notice,
             integrity=self.integrity,
             is_taken_down=self.is_taken_down,
+            fork=self.chronicle.note_fork,
         )
 
     @claims.default
@@ -198,7 +208,7 @@ class Peering(Service):
             self._make_services(self.network)
         exposure = Exposure(self.neighbours, self.accounts, self.logs, self.copies)
         facts = self.neighbours, self._traffic, self.copies, self.orders, self.erasures
-        self.overview = Overview(*facts, self.moving, exposure, self.shelved, self.tally)
+        self.overview = Overview(*facts, exposure, self.shelved, self.tally, self.chronicle)
 
     def _make_services(self, network: INetwork) -> None:
         """What a process does that reaches peers and networks."""
@@ -215,10 +225,11 @@ class Peering(Service):
             *(self.accounts, self.copies, self.integrity, self.storage.blobs, self.neighbours),
             *(healer, self.tally, self.clock),
         )
-        self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock)
+        self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock, self.chronicle)
         counting = Rounds(self.shelved.look, "The count of conflicts", COUNT, self.clock, first=0.0)
+        reading = Rounds(self.chronicle.look, "The look at what happened", COUNT, self.clock, first=0.0)
         services = (self.watch, self.moving, self.erasures, self.orders, reminder, self.verifier, self._healing)
-        self._services = (*services, counting, *self._make_late_rounds())
+        self._services = (*services, counting, reading, *self._make_late_rounds())
 
     def _make_late_rounds(self) -> tuple[Rounds, ...]:
         """What reads late writes at official homeservers, if there are any among the peers."""
@@ -263,7 +274,10 @@ class Peering(Service):
             return copy
 
         key = self.keypair.public_key.z32
-        comparing = Comparing(client, store, self.logs, self.shelf, key, self.clock, may_keep, self.copies.fork)
+        comparing = Comparing(
+            *(client, store, self.logs, self.shelf, key, self.clock, may_keep),
+            fork=lambda pubky: self.chronicle.note_fork(pubky, peer.key),
+        )
         ours = Follower(
             *(client, store, blobs, self.clock, inline, may_keep, read),
             comparing=comparing,

@@ -82,6 +82,10 @@ async def _obey_nobody(_sender: str, _pubky: str, _log_id: str, _seq: int) -> Ob
     return Obeyed.NOTHING
 
 
+async def _tell_nobody(_pubky: str, _peer: str) -> None:
+    """Nobody wants to see that."""
+
+
 @define(eq=False)
 class PeerSite:
     """The port for peers. `answer` is called with each request below `ROOT`."""
@@ -108,6 +112,8 @@ class PeerSite:
     """Whether nobody may read an account here."""
     called: Callable[[str], None] = field(default=lambda _key: None, kw_only=True)
     """Is told which peer begins to listen: it is back."""
+    fork: Callable[[str, str], Awaitable[None]] = field(default=_tell_nobody, kw_only=True)
+    """Is told of an account of ours, and a peer whose history of it is another one."""
     _changes: Changes = field(init=False)
     _exact: dict[str, Route] = field(init=False)
     # Path below the root → its route.
@@ -122,7 +128,8 @@ class PeerSite:
         self._changes = Changes(self.storage.entries, self.clock, self.epoch)
         app = self.app
         logs = LogSite(
-            *(self.key, self.logs, self.storage, self.knowledge, self.integrity, self.late_of, self.is_taken_down)
+            *(self.key, self.logs, self.storage, self.knowledge, self.integrity, self.late_of, self.is_taken_down),
+            self.fork,
         ).app
         self._exact = {name: route(app, {"GET": name}) for name in ("hello", "accounts", "copies", "changes")}
         self._exact["packets"] = route(app, {"POST": "shown"})

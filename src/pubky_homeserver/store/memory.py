@@ -41,6 +41,7 @@ from pubky_homeserver.core.records import (
     Totals,
 )
 from pubky_homeserver.interfaces import IAccountStore, IEntryStore, IHints, ISessionStore
+from pubky_homeserver.store.chronicle import MemoryChronicle
 from pubky_homeserver.store.copied import Copied, MemoryCopies
 from pubky_homeserver.store.erasures import MemoryErasures
 from pubky_homeserver.store.files import Blobs, Files, Home, mark_of
@@ -96,6 +97,7 @@ class MemoryStore:
     """The logs of accounts and copies, for who follows them."""
     integrity: MemoryIntegrity = field(init=False)
     """Whether bodies are what they shall be."""
+    chronicle: MemoryChronicle = field(factory=MemoryChronicle, init=False)
     takedowns: MemoryTakedowns = field(init=False)
     """What the operator has taken down."""
     moves: MemoryMoves = field(init=False)

@@ -28,6 +28,7 @@ from pubky_homeserver.interfaces import IAccountStore, IEntryStore, IHints, ISes
 from pubky_homeserver.store import references, schema
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.bounds import beyond, whole
+from pubky_homeserver.store.chronicle import RedisChronicle
 from pubky_homeserver.store.connection import STEP, Commands, Connection, Subscription
 from pubky_homeserver.store.copies import RedisCopies
 from pubky_homeserver.store.erasures import RedisErasures
@@ -185,6 +186,11 @@ class RedisStore:
     def erasures(self) -> RedisErasures:
         """Copies that are erased, and the orders that say so."""
         return RedisErasures(lambda: self._redis, self.remembered, self.shelf)
+
+    @property
+    def chronicle(self) -> RedisChronicle:
+        """What happened to accounts between homeservers."""
+        return RedisChronicle(lambda: self._redis)
 
     @property
     def takedowns(self) -> RedisTakedowns:

@@ -68,6 +68,9 @@ key                    type    what it holds
 `doomed`               zset    pubkys of copies that are to be wiped: score is when
 `erased`               hash    keyed hash of a pubky, hex → log ids of its copies that were erased, 16 bytes each
 `orders`               hash    peer, blank, pubky → an order to erase that copy (`erasures.py`)
+`moves`                list    the newest accounts that opened here or left, for the operator (`chronicle.py`)
+`forks`                zset    pubky, blank, homeserver → two different histories of that account: score is when that
+                               was last found
 `packet:<pubky>`       string  the newest signed packet of an account, copy or peer (PKARR): signature, timestamp, DNS
                                message
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
@@ -99,6 +102,8 @@ ANNOUNCING = _SHARD + "announcing"
 SHELVES = _SHARD + "shelves"
 SHELF_USED = _SHARD + "shelved"
 TAKEDOWNS = _SHARD + "takedowns"
+MOVES = _SHARD + "moves"
+FORKS = _SHARD + "forks"
 DOOMED = _SHARD + "doomed"
 ERASED = _SHARD + "erased"
 ORDERS = _SHARD + "orders"

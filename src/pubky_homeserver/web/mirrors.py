@@ -53,8 +53,9 @@ class Mirrors:
         its user signed up here (`claimed`; both Unix seconds, 0 for never), for how long (`behind`, seconds) and by how
         many changes (`lag`) it is known to be behind, bytes, files whose body is missing, files that a comparison would
         remove which waits for the operator (`braked`), and when its history was last another one than its primary's
-        (`forked`, Unix seconds, since the process began), when bodies and list were last found to be right (`verified`,
-        Unix seconds, 0 for never).
+        (`forked`, Unix seconds, of the last 30 days), when bodies and list were last found to be right (`verified`,
+        Unix seconds, 0 for never). `forks`, of accounts here and of copies: pubky, the `peer` whose history is another
+        one, and when that was last found (`at`).
         `conflicts`: how many things lie on the conflict shelf, or null (not counted yet); `turned_away`: writes and
         sign-ins that were refused since the process began, for the account lives elsewhere.
         `orders` to erase copies: the `peer`, pubky, when it was given (`ordered`) and obeyed (`receipt`, 0 for not yet;
