@@ -9,15 +9,25 @@ from zope.interface.verify import verifyObject
 
 from pubky_homeserver.core.digests import EMPTY, fold
 from pubky_homeserver.core.erasing import Doomed, Obeyed, Order
+from pubky_homeserver.core.errors import GrantRevoked, NotPrimary
+from pubky_homeserver.core.moves import Fork, Kept, Move
 from pubky_homeserver.core.shelf import Reason, Shelved, id_of
 from pubky_homeserver.interfaces import IErasureStore
 from tests.contract.copying import BLOBS, LOG_ID, NOW, OTHER, PRIMARY, bare, begin_whole, event_of, listing, mark_of
-from tests.contract.store import ALICE, BOB, Store, entry, session, sign_up
+from tests.contract.store import ALICE, BOB, Store, entry, put, session, sign_up
+from tests.contract.test_grants import NOW as GRANTED
+from tests.contract.test_grants import bearer, kept
 
 NAME = "ff" * 32
 UNTIL = NOW + 10
 FIELDS: dict[str, Any] = {"content_hash": b"h" * 32, "length": 70_000, "body": None}
 PACKET = bytes(64) + NOW.to_bytes(8, "big") + b"dns"
+LATER = bytes(64) + (2**53).to_bytes(8, "big") + b"dns"
+
+
+def packet(number: int) -> bytes:
+    """One that is later still."""
+    return bytes(64) + (2**53 + number).to_bytes(8, "big") + b"dns"
 
 
 async def copy_with_files(store: Store) -> None:
@@ -111,19 +121,113 @@ async def test_a_copy_without_a_list_is_hidden_too(store: Store) -> None:
     assert await store.copies.copy(ALICE) is None
 
 
-@pytest.mark.parametrize("is_claimed", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_who_lives_here_is_not_hidden(store: Store, is_claimed: bool) -> None:
-    """An account that was shut, or a copy that is claimed, is not its new primary's to erase."""
-    if is_claimed:
-        await copy_with_files(store)
-        await store.sign_up(evolve(await an_account(store), pubky=ALICE), session(ALICE), None, False, True)
-    else:
-        await sign_up(store, ALICE)
-        await store.packets.keep_packet(ALICE, evolve_time(PACKET), PRIMARY)
+async def test_who_is_about_to_come_is_not_hidden(store: Store) -> None:
+    """A copy that is claimed is not its primary's to erase."""
+    await copy_with_files(store)
+    await store.sign_up(evolve(await an_account(store), pubky=ALICE), session(ALICE), None, False, True)
     before = await seen(store)
-    assert await hide(store) is Obeyed.LIVED_HERE
+    assert await hide(store) is Obeyed.CLAIMED
     assert await seen(store) == before
+
+
+async def leave(store: Store, **quota: Any) -> str:
+    """Somebody lived here, with a file, a grant, and another one that was revoked; the log that they left."""
+    await sign_up(store, ALICE, **quota)
+    await put(store, ALICE, "/pub/a")
+    await put(store, ALICE, "/priv/b")
+    await put(store, BOB, "/pub/b")
+    for number, name in enumerate(("one", "two")):
+        await store.grants.exchange(kept(grant_id=name), bearer(number), GRANTED, 3600)
+    await store.grants.revoke("two")
+    await store.chronicle.note_move(Move(ALICE, "opened", OTHER, NOW))
+    await store.chronicle.note_move(Move(BOB, "opened", OTHER, NOW))
+    await store.chronicle.note_fork(Fork(ALICE, OTHER, NOW))
+    assert await store.packets.keep_packet(ALICE, LATER, PRIMARY) is Kept.FENCED
+    standing = await store.logs.standing(ALICE, False)
+    assert standing is not None
+    return standing.position.log_id
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_former_home_is_hidden_and_comes_back(store: Store) -> None:
+    """Nothing of an account that lived here can be read, its events neither; shown again it is as it was."""
+    await sign_up(store, BOB)
+    log_id = await leave(store)
+    before, events = await seen(store), await store.events(0, 10, True)
+    assert await store.erasures.hide(ALICE, PRIMARY, log_id, 3, UNTIL, NAME) is Obeyed.HIDDEN
+    assert await seen(store) == (None, [], [], None, [], [])
+    assert await store.events(0, 2, True) == [one for one in events if one.pubky == BOB]
+    assert await store.moves.is_admitted(ALICE)
+    assert (await store.totals()).users == 2
+    with pytest.raises(NotPrimary, match=PRIMARY):
+        await put(store, ALICE, "/pub/a")
+    await store.packets.keep_packet(ALICE, packet(NOW + 20), OTHER)  # the user goes on
+    assert await store.erasures.show(ALICE)
+    copy, *rest = await seen(store)
+    assert copy == evolve(before[0], primary=OTHER)
+    assert rest == [*before[1:]]
+    assert await store.events(0, 10, True) == events
+    assert await store.erasures.hide_again(ALICE)
+    await store.packets.keep_packet(ALICE, packet(NOW + 30))
+    assert await store.erasures.show(ALICE)
+    assert await store.moves.open(ALICE, packet(NOW + 30), NOW)
+    await store.erasures.lift(ALICE, NAME)
+    assert [one.grant.id for one in await store.grants.grants(ALICE)] == ["one"]
+    assert (await store.totals()).users == 2
+    assert not await store.erasures.hide_again(ALICE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_former_home_is_wiped(store: Store) -> None:
+    """The account goes with its grants, its packet and what happened to it; others see nothing of that."""
+    await sign_up(store, BOB)
+    log_id = await leave(store)
+    assert await store.erasures.hide(ALICE, PRIMARY, log_id, 3, UNTIL, NAME) is Obeyed.HIDDEN
+    steps = 0
+    while not await store.erasures.wipe(ALICE, 1):
+        steps += 1
+        assert steps < 20
+    totals = await store.totals()
+    assert (totals.users, totals.disabled) == (1, 0)
+    assert await store.accounts(0, 10) in (([BOB], None), ([BOB], 2))
+    assert await store.account(ALICE) is None
+    assert await store.packets.packet(ALICE) is None
+    assert await store.grants.grant("one") is None
+    assert [one.pubky for one in await store.events(0, 10, True)] == [BOB]
+    assert [one.pubky for one in await store.chronicle.moves()] == [BOB]
+    assert await store.chronicle.forks() == []
+    assert await store.erasures.doomed(9) == []
+    await sign_up(store, ALICE)  # they come back, as somebody new
+    assert (await put(store, ALICE, "/pub/new")).seq == 1
+    assert await listing(store) == ["/pub/new"]
+    with pytest.raises(GrantRevoked):
+        await store.grants.exchange(kept(grant_id="two"), bearer(3), GRANTED, 3600)
+    assert (await store.totals()).users == 2
+    assert [one.path for one in await store.events(0, 10, True)] == ["/pub/b", "/pub/new"]
+
+
+@pytest.mark.parametrize("is_disabled", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_what_the_operator_decided_outlives_the_wipe(store: Store, is_disabled: bool) -> None:
+    """Who was disabled, or had a limit, has that again when they come back: to be erased lifts nothing."""
+    await sign_up(store, BOB)
+    log_id = await leave(store, **({} if is_disabled else {"storage_quota_mb": 1}))
+    await store.set_disabled(ALICE, is_disabled)
+    before = await store.account(ALICE)
+    assert before is not None
+    assert await store.erasures.hide(ALICE, PRIMARY, log_id, 3, UNTIL, NAME) is Obeyed.HIDDEN
+    while not await store.erasures.wipe(ALICE, 500):
+        pass
+    assert await store.grants.grant("one") is None
+    assert await store.packets.packet(ALICE) == LATER
+    await sign_up(store, ALICE)
+    after = await store.account(ALICE)
+    assert after is not None
+    assert (after.disabled, after.quota) == (before.disabled, before.quota)
+    assert await listing(store) == []
+    totals = await store.totals()
+    assert (totals.users, totals.disabled) == (2, int(is_disabled))
 
 
 async def an_account(store: Store) -> Any:

@@ -168,6 +168,66 @@ async def test_the_users_record_lifts_it() -> None:
     await end(world)
 
 
+async def moved() -> tuple[World, User]:
+    """Somebody who moved from the first homeserver to the second, which orders that all be erased at the first."""
+    world, user = await begin("a", "b")
+    await world.nodes["a"].store.grants.forbid(user.pubky, "one")  # the log has what is no file, too
+    await claim(world, user, "b")
+    user.been.add("b")
+    await world.point(user, "b")
+    world.pass_time(100)
+    assert await lives_at(world.nodes["b"], user)
+    assert not await is_hidden(world, "a", user)
+    wait(world, orders(world, "b").erase(user.pubky))
+    world.pass_time(10)
+    assert receipts(world, "b") == [True]
+    assert await is_hidden(world, "a", user)
+    return world, user
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_former_home_erases_too() -> None:
+    """Where the account lived nothing is left after the grace; who comes back later begins anew."""
+    world, user = await moved()
+    world.pass_time(2 * GRACE + 100)  # what was replaced while they lived there is kept for an hour
+    home = world.nodes["a"]
+    assert await home.store.account(user.pubky) is None
+    assert await home.store.packets.packet(user.pubky) is None
+    assert (await home.store.totals()).users == 0
+    assert await home.store.erasures.doomed(9) == []
+    assert await bodies(world, "a") == 0
+    assert home.peering is not None
+    assert [one for one in home.peering.chronicle.moves if one.pubky == user.pubky] == []
+    await world.kill("b")
+    await claim(world, user, "a")
+    await world.point(user, "a")
+    world.pass_time(100)
+    assert await lives_at(home, user)
+    assert await world.put(user, "/pub/anew", b"x")
+    assert await home.store.entry(user.pubky, "/pub/0") is None
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_record_in_time_opens_the_former_home() -> None:
+    """Who comes back within the grace finds everything, without signing up: they lived here."""
+    world, user = await moved()
+    await world.kill("b")
+    await world.point(user, "a")
+    home = world.nodes["a"]
+    assert home.peering is not None
+    assert home.peering.watch is not None
+    home.peering.watch.look_soon(user.pubky)  # as when somebody writes
+    world.pass_time(100)
+    assert await lives_at(home, user)
+    await check_writes(world, user)
+    world.pass_time(GRACE + 100)
+    await check_writes(world, user)
+    assert await home.store.erasures.doomed(9) == []
+    assert await home.store.account(user.pubky) is not None
+    await end(world)
+
+
 @pytest.mark.parametrize("is_signed", [True, False])
 @pytest_twisted.ensureDeferred
 async def test_a_sign_up_finds_the_hidden_copy(is_signed: bool) -> None:
@@ -224,7 +284,7 @@ def test_names_tell_nothing_without_the_key() -> None:
 async def test_what_an_order_looks_like() -> None:
     """Orders are features, signed with their bodies, and bounded; what is no receipt is none."""
     told: list[tuple[str, str, str, int]] = []
-    answers = [Obeyed.HIDDEN, Obeyed.ELSEWHERE, Obeyed.LIVED_HERE, Obeyed.NOTHING]
+    answers = [Obeyed.HIDDEN, Obeyed.ELSEWHERE, Obeyed.CLAIMED, Obeyed.NOTHING]
 
     async def obey(*order: object) -> Obeyed:
         told.append(order)  # type: ignore[arg-type]  # the site sends no other

@@ -38,8 +38,8 @@ class Obeyed(StrEnum):
     """The account lives at somebody else's."""
     DIFFERENT = "different"
     """The copy knows another history than the order, or more of it."""
-    LIVED_HERE = "lived here"
-    """The user has an account here, or is about to: it is no mere copy."""
+    CLAIMED = "claimed"
+    """The user has signed up here: it is no mere copy, or will not be for long."""
     BUSY = "busy"
     """An earlier copy of the account is still being erased."""
 

@@ -11,7 +11,8 @@ class IErasureStore(Interface):
     """Orders that were given to peers, and copies that are hidden until they are wiped.
 
     A hidden copy is none for any other port: neither it nor its files, events and shelf are found; only its blobs are
-    in use, as before. Beside it a new copy of the account may begin.
+    in use, as before. Beside it a new copy of the account may begin. An account that lived here once, whose files are
+    those of the copy, stays meanwhile, and stays away.
     """
 
     async def order(order: Order) -> None:
@@ -35,12 +36,12 @@ class IErasureStore(Interface):
         """
 
     async def hide_again(pubky: str) -> bool:
-        """Hide a copy that was shown, unless it is claimed or an account lives here. Whether it did."""
+        """Hide a copy that was shown, unless it is claimed or the account lives here. Whether it did."""
 
     async def show(pubky: str) -> bool:
         """Let a hidden copy be one again, which is wiped nevertheless. Whether it is one then.
 
-        False, and nothing happens, if there is none, or an account or another copy is in its place.
+        False, and nothing happens, if there is none, or the account lives here, or another copy is in its place.
         """
 
     async def lift(pubky: str, name: str) -> None:
@@ -52,7 +53,10 @@ class IErasureStore(Interface):
     async def wipe(pubky: str, limit: int) -> bool:
         """Remove up to `limit` (at most 500) things of a hidden copy, at last its packet; whether nothing is left.
 
-        The grace of its blobs is over at once. The packet of a key stays that has an account or another copy here.
+        The grace of its blobs is over at once. An account that lived here once goes too, with its grants, and what the
+        chronicle has of it, unless it lives here again or has another copy; but who is disabled, or has limits of their
+        own, is still known afterwards, and a grant that was revoked stays so until it expires. The packet goes unless
+        an account or another copy is left.
         """
 
     async def erased(name: str) -> list[str]:

@@ -8,6 +8,10 @@ record that names us, and has everything again.
     the user signs up here             shown, as a copy that is claimed; without a record it is hidden again
     the grace is over                  files, bodies, shelf and packet go
 
+It is all the same whether the account lived here once: who has left can have all of it erased here. It is an account
+that lives elsewhere as long as its files are hidden, and with them it goes. Who signs up afterwards begins anew, but
+under the limits that the operator had set for them.
+
 Of what was erased a keyed hash stays, with the id of its log: a primary that was restored from a backup may offer the
 account again, and is not followed. The key comes from the homeserver's own, so nobody who reads the store can tell by
 the hash whose it is. An account that begins anew has another log id.
@@ -77,6 +81,8 @@ class Erasures(Service):
     leave: Callable[[str], None]
     """Lets nobody work on a copy any more, until the next hint."""
     clock: IReactorTime
+    come: Callable[[str], None] = lambda _pubky: None
+    """Lets an account open here that has a copy, if its record says so."""
     grace: float = 259_200.0
     """Seconds from an order until the copy is wiped."""
     waiting: tuple[Doomed, ...] = field(default=(), init=False)
@@ -114,6 +120,11 @@ class Erasures(Service):
         erased = await self.store.erased(self.name(pubky))
         if erased and (await source.entries(pubky, False, "")).standing.position.log_id in erased:
             raise PeerRefused("this account was erased here, by order of its homeserver")
+
+    def look_again(self, pubky: str) -> None:
+        """Look at a copy at once, if it is hidden: a record names us."""
+        if self._looked.pop(pubky, None) is not None:
+            self._wake()
 
     async def show(self, pubky: str) -> bool:
         """Show a hidden copy to its user, who signs up here. Whether there is one now."""
@@ -177,6 +188,7 @@ class Erasures(Service):
         self.log.info("{pubky} is not erased: the user's record names this homeserver", pubky=pubky)
         await self.store.lift(pubky, self.name(pubky))
         await self.packets.learn(newest)
+        self.come(pubky)  # who lived here is known by that record already
         return True
 
     async def _watch_shown(self, pubky: str, copy: Copy | None) -> None:

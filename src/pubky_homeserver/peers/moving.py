@@ -99,7 +99,11 @@ class Moving(Service):
         if kept is Kept.FENCED:
             self._later(self.chronicle.note_move(pubky, "fenced", home or ""))
         if home == self.opening.homeserver:
-            self._later(self._weigh(pubky))
+            self.weigh_soon(pubky)
+
+    def weigh_soon(self, pubky: str) -> None:
+        """Open a copy, if its record says so and its user is admitted."""
+        self._later(self._weigh(pubky))
 
     async def open(self, pubky: str, incomplete: bool = False) -> bool:
         """Open an account now, for the operator. Whether it lives here then.

@@ -192,7 +192,7 @@ class Peering(Service):
             self.claims.look,
             self._leave,
             self.clock,
-            self.grace,
+            grace=self.grace,
         )
 
     @orders.default
@@ -214,7 +214,6 @@ class Peering(Service):
         """What a process does that reaches peers and networks."""
         self.watch = Watch(self.storage.entries, self.packets, network, self.clock)
         self.claims.look, self.claims.look_soon = self.watch.look, self.watch.look_soon
-        self.erasures.look = self.watch.look
         key, look = self.knowledge.homeserver, self.watch.look_soon
         opening = Opening(key, self.moves, self.copies, self.packets, self.neighbours, self.clock)
         followed = frozenset(mirror.peer.key for mirror in self.mirrors)
@@ -228,6 +227,7 @@ class Peering(Service):
         self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock, self.chronicle)
         counting = Rounds(self.shelved.look, "The count of conflicts", COUNT, self.clock, first=0.0)
         reading = Rounds(self.chronicle.look, "The look at what happened", COUNT, self.clock, first=0.0)
+        self.erasures.look, self.erasures.come = self.watch.look, self.moving.weigh_soon
         services = (self.watch, self.moving, self.erasures, self.orders, reminder, self.verifier, self._healing)
         self._services = (*services, counting, reading, *self._make_late_rounds())
 
@@ -330,6 +330,8 @@ class Peering(Service):
                 neighbour.mirror.hint(pubky, False)
                 if neighbour.peer.private:
                     neighbour.mirror.hint(pubky, True)
+        if copy is None and home == self.knowledge.homeserver:
+            self.erasures.look_again(pubky)
         if self.moving is not None:
             self.moving.learn(packet, kept)
 

@@ -73,7 +73,7 @@ FEATURES = (
 
 _REASONS = {
     Obeyed.DIFFERENT: "The copy here has another history than your order, or is ahead of it",
-    Obeyed.LIVED_HERE: "The user of this account has signed up here: it is no mere copy",
+    Obeyed.CLAIMED: "The user of this account has signed up here: it is no mere copy",
     Obeyed.BUSY: "An earlier copy of this account is still being erased",
 }
 

@@ -72,6 +72,11 @@ class MemoryChronicle:
         """See `IChronicleStore`."""
         return [*self._forks]
 
+    def forget(self, pubky: str) -> None:
+        """Forget what happened to an account."""
+        self._moves = [one for one in self._moves if one.pubky != pubky]
+        self._forks = [one for one in self._forks if one.pubky != pubky]
+
 
 def _unpack(text: str) -> Move:
     what, pubky, other, at, is_back = text.split(" ")

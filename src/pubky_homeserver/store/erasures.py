@@ -4,13 +4,14 @@ A hidden copy lies under other keys, where nothing else looks: so no reader need
 by names alone. An order is the text `log id, number, when it was given, when the receipt came`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from attrs import define, evolve, field, frozen
 from zope.interface import implementer
 
 from pubky_homeserver.core.erasing import Doomed, Obeyed, Order
+from pubky_homeserver.core.quotas import UserQuota
 from pubky_homeserver.core.shelf import Shelved
 from pubky_homeserver.interfaces import IErasureStore
 from pubky_homeserver.store import schema
@@ -94,8 +95,12 @@ class RedisErasures:
         *kept, shelf = schema.copied(pubky, is_hidden=True)
         if await self.shelf.clear(shelf, limit):
             return False
-        others = schema.GRACES, schema.DOOMED, schema.packet(pubky), schema.account(pubky), schema.copy(pubky)
-        return bool(await self.redis().run("wipe_copy", (*kept, *others), (pubky, min(limit, STEP))))
+        keys = (
+            *(*kept, schema.GRACES, schema.DOOMED, schema.packet(pubky), schema.account(pubky), schema.copy(pubky)),
+            *(schema.SHARD, schema.NUMBERS, schema.grants(pubky), schema.ANNOUNCING, schema.announced(pubky)),
+            *(schema.MOVES, schema.FORKS, schema.feed(False), schema.feed(True)),
+        )
+        return bool(await self.redis().run("wipe_copy", keys, (pubky, min(limit, STEP), schema.grant())))
 
     async def erased(self, name: str) -> list[str]:
         """See `IErasureStore`."""
@@ -120,11 +125,13 @@ class _Hidden:
 class MemoryErasures:
     """Erasures in memory."""
 
-    homes: Mapping[str, Home]
+    homes: dict[str, Home]
     copies: MemoryCopies
     shelf: MemoryShelf
     blobs: Blobs
-    forget_packet: Callable[[str], None]
+    forget_grants: Callable[[str], None]
+    forget_rest: Callable[[str], None]
+    """Forgets the packet of a key, its events, and what happened to it."""
     _orders: dict[str, Order] = field(factory=dict, init=False)
     _hidden: dict[str, _Hidden] = field(factory=dict, init=False)
     # Pubky → what was put aside.
@@ -160,8 +167,8 @@ class MemoryErasures:
         copied = self.copies.copied(pubky)
         if copied is None:
             return Obeyed.HIDDEN if pubky in self._hidden else Obeyed.NOTHING
-        if copied.claimed or pubky in self.homes:
-            return Obeyed.LIVED_HERE
+        if copied.claimed or self._lives_here(pubky):
+            return Obeyed.CLAIMED
         if copied.primary != primary:
             return Obeyed.ELSEWHERE
         public = copied.logs[False].state
@@ -180,7 +187,7 @@ class MemoryErasures:
         copied = self.copies.copied(pubky)
         if copied is None:
             return pubky in self._hidden
-        if copied.claimed or pubky in self.homes or pubky not in self._doomed or pubky in self._hidden:
+        if copied.claimed or self._lives_here(pubky) or pubky not in self._doomed or pubky in self._hidden:
             return False
         self._put_aside(pubky, copied)
         return True
@@ -191,12 +198,19 @@ class MemoryErasures:
 
     async def show(self, pubky: str) -> bool:
         """See `IErasureStore`."""
-        if pubky not in self._hidden or pubky in self.homes or self.copies.copied(pubky) is not None:
+        if pubky not in self._hidden or self._lives_here(pubky) or self.copies.copied(pubky) is not None:
             return False
         hidden = self._hidden.pop(pubky)
         self.copies.put_back(pubky, hidden.copied)
+        home = self.homes.get(pubky)
+        if home is not None and home.away is not None:
+            self.copies.point(pubky, home.away)
         self.shelf.put_back(pubky, hidden.things)
         return True
+
+    def is_hidden(self, pubky: str) -> bool:
+        """Whether there is a hidden copy of an account."""
+        return pubky in self._hidden
 
     async def lift(self, pubky: str, name: str) -> None:
         """See `IErasureStore`."""
@@ -221,10 +235,23 @@ class MemoryErasures:
             if files.paths or hidden.things:
                 return False
             del self._hidden[pubky]
-        if pubky not in self.homes and self.copies.copied(pubky) is None:
-            self.forget_packet(pubky)
+        if not self._lives_here(pubky) and self.copies.copied(pubky) is None:
+            self._forget(pubky)
         self._doomed.pop(pubky, None)
         return True
+
+    def _forget(self, pubky: str) -> None:
+        """Nothing of an account is left here but what the operator decided."""
+        self.forget_grants(pubky)
+        home = self.homes.get(pubky)
+        if home is not None and (home.account.disabled or home.account.quota != UserQuota()):
+            return
+        self.homes.pop(pubky, None)
+        self.forget_rest(pubky)
+
+    def _lives_here(self, pubky: str) -> bool:
+        home = self.homes.get(pubky)
+        return home is not None and home.away is None
 
     async def erased(self, name: str) -> list[str]:
         """See `IErasureStore`."""

@@ -34,15 +34,21 @@ class Feeds:
         """This may be other data."""
         self._names.clear()
 
-    async def page(self, redis: Commands, after: int, count: int, private: bool) -> list[Event]:
-        """Events of all accounts after an id, ascending."""
+    async def page(self, redis: Commands, after: int, count: int, private: bool) -> tuple[list[Event], int | None]:
+        """Events of all accounts after an id, ascending, and where to go on; None at the end.
+
+        Of an account that lived here, and is to be erased, only the pointers are there.
+        """
         # The pointers to one log in this page are all its events from the first to the last of them: one read each.
         ranges: dict[tuple[bytes, bool], list[Any]] = {}
-        for stream_id, of_private, number in await self._pointers(redis, after, count, private):
+        pointers = await self._pointers(redis, after, count, private)
+        further = int(pointers[-1][0][:-2]) if len(pointers) == count else None
+        for stream_id, of_private, number in pointers:
             found = ranges.setdefault((number, of_private), [stream_id, stream_id, 0])
             found[1] = stream_id
             found[2] += 1
-        await self._learn(redis, {number for number, _ in ranges})
+        known = await self._learn(redis, {number for number, _ in ranges})
+        ranges = {which: found for which, found in ranges.items() if which[0] in known}
         logs = await redis.pipeline(
             [
                 ("XRANGE", schema.log(of_private, self._names[number]), first, last, "COUNT", size)
@@ -51,8 +57,8 @@ class Feeds:
         )
         pages = [unpack_events(self._names[number], log) for (number, _), log in zip(ranges, logs, strict=True)]
         if len(pages) == 1:
-            return pages[0]
-        return sorted((event for page in pages for event in page), key=_by_id)
+            return pages[0], further
+        return sorted((event for page in pages for event in page), key=_by_id), further
 
     async def _pointers(
         self, redis: Commands, after: int, count: int, private: bool
@@ -70,13 +76,16 @@ class Feeds:
         both.sort(key=lambda pointer: int(pointer[0][:-2]))
         return both[:count]
 
-    async def _learn(self, redis: Commands, numbers: set[bytes]) -> None:
+    async def _learn(self, redis: Commands, numbers: set[bytes]) -> set[bytes]:
+        """Learn whose numbers these are; returns those that are anybody's."""
         if unknown := sorted(numbers - self._names.keys()):
             if len(self._names) + len(unknown) > self.max_names:
                 self._names.clear()
                 unknown = sorted(numbers)
             names = await redis.call("HMGET", schema.NUMBERS, *unknown)
-            self._names.update((number, name.decode()) for number, name in zip(unknown, names, strict=True))
+            named = zip(unknown, names, strict=True)
+            self._names.update((number, name.decode()) for number, name in named if name is not None)
+        return numbers & self._names.keys()
 
 
 async def account_page(

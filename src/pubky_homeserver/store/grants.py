@@ -199,6 +199,12 @@ class MemoryGrants:
                 del self._bearers[grant_id]
                 self.tell(f"grant:{grant_id}")
 
+    def forget(self, pubky: str) -> None:
+        """Forget all grants of an account that were not revoked."""
+        self._grants = {
+            grant_id: kept for grant_id, kept in self._grants.items() if kept.grant.pubky != pubky or kept.revoked
+        }
+
     async def bearer(self, bearer_id: str) -> Session | None:
         """See `IGrantStore`."""
         return next((session for session in self._bearers.values() if session.id == bearer_id), None)

@@ -133,7 +133,7 @@ class MemoryStore:
 
     @erasures.default
     def _make_erasures(self) -> MemoryErasures:
-        return MemoryErasures(self._accounts, self.copies, self.shelf, self._blobs, self.packets.forget)
+        return MemoryErasures(self._accounts, self.copies, self.shelf, self._blobs, self._forget_grants, self._forget)
 
     @integrity.default
     def _make_integrity(self) -> MemoryIntegrity:
@@ -423,7 +423,8 @@ class MemoryStore:
     async def events(self, after: int, limit: int, private: bool, names: bool = False) -> list[Event]:
         """See `IEntryStore`."""
         beyond = (event for event in _beyond(self._events, after) if names or not is_name(event.path))
-        return _page((event for event in beyond if private or not is_private(event.path)), limit)
+        shown = (event for event in beyond if not self.erasures.is_hidden(event.pubky))
+        return _page((event for event in shown if private or not is_private(event.path)), limit)
 
     async def account_events(
         self, pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool
@@ -495,6 +496,16 @@ class MemoryStore:
 
     def _packet(self, pubky: str) -> bytes | None:
         return self.packets.kept(pubky)
+
+    def _forget_grants(self, pubky: str) -> None:
+        self.grants.forget(pubky)
+
+    def _forget(self, pubky: str) -> None:
+        """Forget the packet of a key, its events, and what happened to it."""
+        self.packets.forget(pubky)
+        self.chronicle.forget(pubky)
+        self._skip(self._newest)
+        self._events = [event for event in self._events if event.pubky != pubky]
 
     def _skip(self, event_id: int) -> None:
         self._skipped = max(self._skipped, event_id)

@@ -507,11 +507,11 @@ class RedisStore:
         found: list[Event] = []
         while len(found) < limit:
             step = min(limit - len(found), STEP)
-            page = await self._feeds.page(self._redis, after, step, private)
+            page, further = await self._feeds.page(self._redis, after, step, private)
             found += page if names else [event for event in page if not is_name(event.path)]
-            if len(page) < step:
+            if further is None:
                 break
-            after = page[-1].id
+            after = further
         return found
 
     async def account_events(

@@ -11,8 +11,9 @@ local is_hidden = redis.call('EXISTS', KEYS[6]) == 1
 if not home then
   return is_hidden and 'hidden' or 'nothing'
 end
-if claimed or redis.call('EXISTS', account) == 1 then
-  return 'lived here'
+local number, away = unpack(redis.call('HMGET', account, 'number', 'away'))
+if claimed or (number and not away) then
+  return 'claimed'
 end
 if primary then
   if home ~= primary then

@@ -5,7 +5,8 @@
 local pubky = ARGV[1]
 local copies, shelves, account = unpack(KEYS, 11, 13)
 
-local is_taken = redis.call('EXISTS', KEYS[6]) == 1 or redis.call('EXISTS', account) == 1
+local number, away = unpack(redis.call('HMGET', account, 'number', 'away'))
+local is_taken = redis.call('EXISTS', KEYS[6]) == 1 or (number and not away)
 if is_taken or redis.call('EXISTS', KEYS[1]) == 0 then
   return 0
 end
@@ -16,6 +17,9 @@ for place = 1, 5 do
   if redis.call('EXISTS', KEYS[place]) == 1 then
     redis.call('RENAME', KEYS[place], KEYS[place + 5])
   end
+end
+if away then
+  redis.call('HSET', KEYS[6], 'primary', away)  -- it may have gone on since
 end
 redis.call('ZADD', copies, 0, pubky)
 return 1
