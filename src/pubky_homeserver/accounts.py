@@ -3,7 +3,14 @@
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from pubky_homeserver.core.errors import InvalidRequest, NotFound, UserExists
+from pubky_homeserver.core.errors import (
+    InvalidRequest,
+    NotFound,
+    SignupTokenRequired,
+    SignupTokenUnknown,
+    SignupTokenUsed,
+    UserExists,
+)
 from pubky_homeserver.core.peers import Claim
 from pubky_homeserver.core.quotas import UserQuota
 from pubky_homeserver.core.records import Account, Session, SignupToken, TokenState, Totals
@@ -31,6 +38,16 @@ class Accounts:
         if claim is not None:
             is_required = claim is Claim.TOKEN
         await self.store.sign_up(account, session, token if is_required else None, is_required, claim is not None)
+
+    async def check_unused(self, token: str | None) -> None:
+        """Raise what `sign_up` raises of a token that is needed: there is none, nobody made it, or it was spent."""
+        if token is None:
+            raise SignupTokenRequired
+        known = await self.store.signup_token(token)
+        if known is None:
+            raise SignupTokenUnknown
+        if known.used is not None:
+            raise SignupTokenUsed
 
     async def account(self, pubky: str) -> Account | None:
         """The account of a key."""

@@ -47,6 +47,11 @@ async def _show_nothing(_pubky: str) -> bool:
     return False
 
 
+async def _hide_nothing(_pubky: str) -> str | None:
+    """Nothing is hidden."""
+    return None
+
+
 @define(eq=False)
 class Claims:
     """What users of copies may do here. `peers`: by their keys."""
@@ -62,6 +67,8 @@ class Claims:
     """The same, while others go on."""
     show: Callable[[str], Coroutine[Deferred[Any], Any, bool]] = _show_nothing
     """Show the copy of an account that is hidden, for it was to be erased; whether there was one."""
+    hidden: Callable[[str], Coroutine[Deferred[Any], Any, str | None]] = _hide_nothing
+    """The homeserver that such a copy comes from; None if there is none."""
     turn_away: Callable[[], None] = lambda: None
     """Is called for each request that is refused because its account lives elsewhere."""
     _looked: "OrderedDict[str, float]" = field(factory=OrderedDict, init=False)
@@ -70,16 +77,16 @@ class Claims:
     async def rule(self, pubky: str, is_root: bool) -> Claim | None:
         """How somebody may sign up whose account is a copy here; None if there is none.
 
-        `is_root`: whether they show that they may do everything. Who lived here before may come back.
+        `is_root`: whether they show that they may do everything. Who lived here before may come back. A copy that is
+        hidden counts as well; it has to be shown before somebody signs up.
         """
         copy = await self.copies.refresh(pubky)
-        if copy is None and await self.show(pubky):
-            copy = self.copies.of(pubky)
-        if copy is None:
+        primary = await self.hidden(pubky) if copy is None else copy.primary
+        if primary is None:
             return None
         if not is_root:
             return Claim.DENY
-        return Claim.ALLOW if await self.store.is_admitted(pubky) else self.setting(copy)
+        return Claim.ALLOW if await self.store.is_admitted(pubky) else self._setting_of(primary)
 
     async def is_admitted(self, copy: Copy) -> bool:
         """Whether the account of a copy may open here once its record says so."""
@@ -136,5 +143,8 @@ class Claims:
 
     def setting(self, copy: Copy) -> Claim:
         """How users of copies from this one's homeserver may come here."""
-        peer = self.peers.get(copy.primary)
+        return self._setting_of(copy.primary)
+
+    def _setting_of(self, primary: str) -> Claim:
+        peer = self.peers.get(primary)
         return Claim.DENY if peer is None else peer.claim

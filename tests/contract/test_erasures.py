@@ -67,7 +67,9 @@ async def test_a_copy_is_hidden_at_once_and_can_come_back(store: Store) -> None:
     assert verifyObject(IErasureStore, store.erasures)
     await copy_with_files(store)
     before = await seen(store)
+    assert await store.erasures.hidden(ALICE) is None
     assert await hide(store) is Obeyed.HIDDEN
+    assert await store.erasures.hidden(ALICE) == PRIMARY
     assert await seen(store) == (None, [], [], None, [], [])
     assert await store.entry(ALICE, "/pub/a") is None
     assert await store.copies.copies("", 500) == []

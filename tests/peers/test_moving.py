@@ -33,6 +33,8 @@ async def claim(world: World, user: User, name: str, is_root: bool = True, token
     assert node.peering is not None
     claims = node.peering.claims
     rule = await claims.rule(user.pubky, is_root)
+    if rule not in (None, Claim.DENY):
+        await claims.show(user.pubky)
     accounts = Accounts(node.store, world.clock, False)
     await accounts.sign_up(user.pubky, user.session, token, rule)
     await claims.begin(user.pubky)

@@ -15,8 +15,10 @@ from pubky_homeserver.claims import LOOKS_A_SECOND, WAIT
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY
+from pubky_homeserver.core.erasing import Obeyed
 from pubky_homeserver.core.peers import Claim, Peer
 from pubky_homeserver.core.quotas import UserQuota
+from pubky_homeserver.core.records import Account
 from pubky_homeserver.core.tokens import sign_auth_token
 from pubky_homeserver.store.memory import MemoryStore
 from tests.web.client import Answer
@@ -142,6 +144,46 @@ async def test_what_the_operator_allows() -> None:
         assert (await one.sign("/signup")).status == 400
         token = await one.home.accounts.new_signup_token(UserQuota())
         assert (await one.sign("/signup", token=token.token)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("claim", "capabilities", "refused"),
+    [
+        (Claim.ALLOW, "/pub/app/:rw", 409),
+        (Claim.DENY, "/:rw", 409),
+        (Claim.TOKEN, "/:rw", 400),
+        (Claim.ALLOW, "/:rw", None),
+        (Claim.TOKEN, "/:rw", None),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_is_hidden_is_shown_to_those_who_may_claim_it(
+    claim: Claim, capabilities: str, refused: int | None
+) -> None:
+    """A copy that is erased is seen again when its user signs up, but not for a sign-up that is refused."""
+    async with copied(claim) as one:
+        store, claims = one.store, one.home.claims
+        shown: list[str] = []
+
+        async def show(pubky: str) -> bool:
+            shown.append(pubky)
+            return await store.erasures.show(pubky)
+
+        assert claims is not None
+        claims.show, claims.hidden = show, store.erasures.hidden
+        assert await store.erasures.hide(one.pubky, PRIMARY, LOG_ID, 0, 2**52, "name") is Obeyed.HIDDEN
+        await claims.copies.refresh(one.pubky)
+        token, used = [await one.home.accounts.new_signup_token(UserQuota()) for _ in range(2)]
+        await store.sign_up(Account(PRIMARY, 1), None, used.token, True)
+        if refused is not None:
+            for text in (None, "AAAA-AAAA-AAAA", used.token):
+                assert (await one.sign("/signup", capabilities, text)).status in (refused, 401)
+            assert shown == []
+            assert (await one.ask("GET", "/pub/a")).header("pubky-role") is None
+        else:
+            assert (await one.sign("/signup", capabilities, token.token)).status == 200
+            assert shown == [one.pubky]
+            assert (await one.ask("GET", "/pub/a")).header("pubky-role") == "mirror"
 
 
 @pytest.mark.parametrize("path", ["/session"])

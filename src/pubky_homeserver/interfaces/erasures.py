@@ -38,6 +38,9 @@ class IErasureStore(Interface):
     async def hide_again(pubky: str) -> bool:
         """Hide a copy that was shown, unless it is claimed or the account lives here. Whether it did."""
 
+    async def hidden(pubky: str) -> str | None:
+        """The primary of the hidden copy of an account; None if there is none."""
+
     async def show(pubky: str) -> bool:
         """Let a hidden copy be one again, which is wiped nevertheless. Whether it is one then.
 

@@ -203,7 +203,7 @@ class Peering(Service):
 
     def __attrs_post_init__(self) -> None:
         self.site.obey, self.site.called = self.erasures.obey, self.orders.begin
-        self.claims.show = self.erasures.show
+        self.claims.show, self.claims.hidden = self.erasures.show, self.erasing.hidden
         if self.network is not None:
             self._make_services(self.network)
         exposure = Exposure(self.neighbours, self.accounts, self.logs, self.copies)

@@ -68,6 +68,11 @@ class RedisErasures:
         with self._rewriting(pubky):
             return Obeyed((await self.redis().run("hide_copy", (*keys, *marks), (pubky, *words))).decode())
 
+    async def hidden(self, pubky: str) -> str | None:
+        """See `IErasureStore`."""
+        primary = await self.redis().call("HGET", schema.copied(pubky, is_hidden=True)[0], "primary")
+        return None if primary is None else primary.decode()
+
     async def show(self, pubky: str) -> bool:
         """See `IErasureStore`."""
         keys = *schema.copied(pubky, is_hidden=True), *schema.copied(pubky)
@@ -195,6 +200,10 @@ class MemoryErasures:
     def _put_aside(self, pubky: str, copied: Copied) -> None:
         self.copies.drop(pubky)
         self._hidden[pubky] = _Hidden(copied, self.shelf.take(pubky))
+
+    async def hidden(self, pubky: str) -> str | None:
+        """See `IErasureStore`."""
+        return self._hidden[pubky].copied.primary if pubky in self._hidden else None
 
     async def show(self, pubky: str) -> bool:
         """See `IErasureStore`."""

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.claims import Claims
 from pubky_homeserver.core.errors import NotFound, NotPrimary
+from pubky_homeserver.core.peers import Claim
 from pubky_homeserver.core.records import Session
 from pubky_homeserver.web.copies import age_of
 from pubky_homeserver.web.request import Request
@@ -31,10 +32,20 @@ class Arrivals:
         Raises what `IAccountStore.sign_up` raises.
         """
         claim = None if self.claims is None else await self.claims.rule(pubky, is_root)
+        if claim is not None and claim is not Claim.DENY:
+            await self._show(pubky, claim, token)
         await self.accounts.sign_up(pubky, session, token, claim)
         copy = None if self.claims is None else await self.claims.begin(pubky)
         if copy is not None and self.claims is not None:
             request.setHeader(b"Pubky-Mirror", age_of(self.claims.copies, copy))
+
+    async def _show(self, pubky: str, claim: Claim, token: str | None) -> None:
+        """Show the copy that is claimed, if it is hidden. Raises as a sign-up without a token that is needed."""
+        if self.claims is None or await self.claims.hidden(pubky) is None:
+            return
+        if claim is Claim.TOKEN:
+            await self.accounts.check_unused(token)
+        await self.claims.show(pubky)
 
     async def sign_in(self, pubky: str, begin: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
         """Begin a session. Raises what `begin` raises, but for a copy as `Claims.settle`."""
