@@ -2,11 +2,12 @@
 
 import pytest_twisted
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Reign
 from pubky_homeserver.core.digests import EMPTY
-from pubky_homeserver.core.records import Entry, Event
+from pubky_homeserver.core.records import Account, Entry, Event
 from pubky_homeserver.interfaces import ILogStore
 from tests.contract.store import ALICE, BOB, Store, entry, put, put_all, sign_up
 
@@ -36,6 +37,35 @@ async def test_a_log_begins_empty(store: Store) -> None:
         assert one.reigns == (Reign(position.log_id, 1),)
         assert len(bytes.fromhex(position.log_id)) == 16
     assert public.position.log_id != private.position.log_id
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_opened(store: Store) -> None:
+    """Sign-ups and moves are told in their order, the last time of each account counts, and those who wait wake up."""
+    assert await store.logs.opened(None) == ([], 0)
+    woken: Deferred[None] = Deferred()
+    stop = store.subscribe(lambda: None if woken.called else woken.callback(None))
+    for pubky in (ALICE, BOB):
+        await sign_up(store, pubky)
+    await woken
+    stop()
+    found, first = await store.logs.opened(0)
+    assert (found, first) == ([ALICE, BOB], 2)
+    assert await store.logs.opened(None) == ([], first)
+    assert await store.logs.opened(1) == ([BOB], first)
+    assert await store.logs.opened(first) == ([], first)
+    away, back = (bytes(64) + number.to_bytes(8, "big") for number in (2**53, 2**53 + 1))
+    await store.packets.keep_packet(ALICE, away, NOBODY)
+    await store.copies.begin(NOBODY, BOB, 1)  # a claim is no opening
+    await store.sign_up(Account(NOBODY, 1), None, None, False, may_claim=True)
+    assert await store.logs.opened(first) == ([], first)
+    await store.packets.keep_packet(ALICE, back)
+    assert await store.moves.open(ALICE, back, 1)
+    assert await store.logs.opened(0) == ([BOB, ALICE], first + 1)
+    for number in range(1000):
+        await sign_up(store, f"{number:052}")
+    found, last = await store.logs.opened(0)
+    assert (len(found), found[-1], last) == (1000, f"{999:052}", first + 1001)
 
 
 @pytest_twisted.ensureDeferred

@@ -1,6 +1,7 @@
 """The stream of changes: what is hinted at, to whom, and how long."""
 
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -8,12 +9,16 @@ import pytest_twisted
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
+from pkarr.keys import Keypair
 from pubky_homeserver.core.copies import Hint
 from pubky_homeserver.core.errors import PeerAway
-from pubky_homeserver.core.peers import NONE
+from pubky_homeserver.core.peers import NONE, Selection
 from pubky_homeserver.peers.changes import BEAT, PAUSE
 from pubky_homeserver.peers.client import SILENCE
 from tests.peers.peering import Peering, peering
+from tests.peers.test_moving import claim, end, lives_at
+from tests.peers.worlds import User as WorldUser
+from tests.peers.worlds import World, mutual
 from tests.web.sockets import turns, until
 
 
@@ -71,6 +76,52 @@ async def test_a_change_is_hinted_at(listener: Listener) -> None:
     pair.home.clock.advance(PAUSE)
     await until(lambda: listener.heard[-1] == Hint(pubky, False, 3))
     assert Hint(pubky, False, 2) not in listener.heard
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_new_account_is_hinted_at(listener: Listener) -> None:
+    """Who signs up is told of at once, though nothing is written; but not to who may not follow them."""
+    pair = listener.pair
+    known = len(listener.heard)
+    other = await pair.home.sign_up()
+    pair.home.clock.advance(0)
+    await until(lambda: len(listener.heard) > known)
+    assert listener.heard[known:] == [Hint(other.pubky, False, 0)]
+    listener.stop()
+    pair.set(offer=Selection(keys=frozenset([pair.owner.pubky])))
+    third = Listener(pair)
+    third.begin()
+    await until(lambda: third.beats)
+    await pair.home.sign_up()
+    pair.home.clock.advance(BEAT)
+    await until(lambda: third.beats == 2)
+    assert third.heard == [None]
+    third.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_account_without_a_write_is_copied_everywhere() -> None:
+    """A copy begins soon after the sign-up; and so it does where only the new homeserver of a user is followed."""
+    trust = mutual("a", "b", "c")
+    del trust["c"]["a"], trust["a"]["c"]
+    world = World(Random(7), trust)
+    for name in trust:
+        await world.start(name)
+    world.pass_time(30)
+    user = WorldUser(Keypair(b"\x07" * 32))
+    await world.sign_up(user, "a")
+    world.pass_time(10)
+    for name, is_there in (("b", True), ("c", False)):
+        assert (await world.nodes[name].store.copies.copy(user.pubky) is not None) is is_there, name
+    await claim(world, user, "b")
+    await world.point(user, "b")
+    world.pass_time(30)
+    assert await lives_at(world.nodes["b"], user)
+    for name in ("a", "c"):
+        copy = await world.nodes[name].store.copies.copy(user.pubky)
+        assert copy is not None, name
+        assert copy.public.is_whole, name
+    await end(world)
 
 
 @pytest_twisted.ensureDeferred

@@ -37,6 +37,12 @@ class ILogStore(Interface):
         `after` and what is returned besides: as in `IAccountStore.accounts`.
         """
 
+    async def opened(after: int | None) -> tuple[list[str], int]:
+        """The accounts that opened here, by sign-up or by a move, after a number, in order; and the newest number.
+
+        Of each the last time counts, and only the newest thousand are known. `after` None: none are wanted.
+        """
+
     async def standing(pubky: str, private: bool) -> LogStanding | None:
         """Where one log stands; None without an account."""
 

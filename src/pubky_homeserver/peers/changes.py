@@ -1,7 +1,7 @@
 """What has changed here, for a peer that listens: one stream of hints for all the logs that it may read.
 
     event: epoch        data: <text>          first of all: every change from now on gets a hint
-    event: change       data: {"pubky", "log", "seq"}
+    event: change       data: {"pubky", "log", "seq"}         of an account that is new here the number may be 0
     event: beat         data: <event id>      every few seconds: all that changed until now was hinted at; the newest
                                               of these events, 0 if there was none yet
 
@@ -9,7 +9,7 @@ They are server-sent events (WHATWG HTML, 9.2). Hints may come late or twice, an
 one. The stream ends when the epoch does, for then the store may have forgotten something and all must be asked about.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -19,7 +19,7 @@ from pubky_homeserver.core.copies import Hint
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.core.records import Event
-from pubky_homeserver.interfaces import IEntryStore
+from pubky_homeserver.interfaces import IEntryStore, ILogStore
 from pubky_homeserver.peers.messages import pack_hint
 from pubky_homeserver.peers.shapes import to_json
 
@@ -41,6 +41,7 @@ class Changes:
     """The streams of all peers, one for each. `epoch`: a text that is another one after the store was restarted."""
 
     entries: IEntryStore
+    logs: ILogStore
     clock: IReactorTime
     epoch: Callable[[], str]
     _listening: "dict[str, _Alarm]" = field(factory=dict, init=False)
@@ -60,6 +61,7 @@ class Changes:
         unsubscribe = self.entries.subscribe(alarm.ring)
         try:
             epoch, newest = self.epoch(), await self.entries.last_event_id()
+            _, opened = await self.logs.opened(None)
             last = min(after or newest, newest)
             told = 0  # the newest of all may be one that the peer must not know of
             yield _frame("epoch", epoch.encode())
@@ -68,10 +70,14 @@ class Changes:
                 events = await self.entries.events(last, PAGE, peer.private, names=True)
                 if events:
                     last = told = events[-1].id
-                    yield b"".join(_frame("change", to_json(pack_hint(hint))) for hint in _hints(events, peer))
+                    yield _frames(_hints(events, peer))
                 if len(events) == PAGE:
                     continue
                 now = self.clock.seconds()
+                if now >= beat or not events:  # a write tells of its account anyway
+                    new, opened = await self.logs.opened(opened)
+                    if hints := _new(new, peer):
+                        yield _frames(hints)
                 if now >= beat:
                     yield _frame("beat", b"%d" % told)
                     beat = now + BEAT
@@ -151,6 +157,15 @@ def _hints(events: list[Event], peer: Peer) -> list[Hint]:
     for event in events:
         newest[event.pubky, is_private(event.path)] = event.seq
     return [Hint(pubky, private, seq) for (pubky, private), seq in newest.items() if peer.may_read(pubky, private)]
+
+
+def _new(pubkys: Iterable[str], peer: Peer) -> list[Hint]:
+    """Hints for accounts that opened here: nothing needs to be written for a copy to begin."""
+    return [Hint(pubky, private, 0) for pubky in pubkys for private in (False, True) if peer.may_read(pubky, private)]
+
+
+def _frames(hints: Iterable[Hint]) -> bytes:
+    return b"".join(_frame("change", to_json(pack_hint(hint))) for hint in hints)
 
 
 def _frame(name: str, data: bytes) -> bytes:

@@ -125,7 +125,7 @@ class PeerSite:
     log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._changes = Changes(self.storage.entries, self.clock, self.epoch)
+        self._changes = Changes(self.storage.entries, self.logs, self.clock, self.epoch)
         app = self.app
         logs = LogSite(
             *(self.key, self.logs, self.storage, self.knowledge, self.integrity, self.late_of, self.is_taken_down),

@@ -103,7 +103,7 @@ class RedisErasures:
         keys = (
             *(*kept, schema.GRACES, schema.DOOMED, schema.packet(pubky), schema.account(pubky), schema.copy(pubky)),
             *(schema.SHARD, schema.NUMBERS, schema.grants(pubky), schema.ANNOUNCING, schema.announced(pubky)),
-            *(schema.MOVES, schema.FORKS, schema.feed(False), schema.feed(True)),
+            *(schema.MOVES, schema.FORKS, schema.feed(False), schema.feed(True), schema.OPENED),
         )
         return bool(await self.redis().run("wipe_copy", keys, (pubky, min(limit, STEP), schema.grant())))
 

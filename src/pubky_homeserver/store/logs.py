@@ -19,6 +19,9 @@ from pubky_homeserver.store.copied import Copied
 from pubky_homeserver.store.files import Files, Home
 from pubky_homeserver.store.packing import REIGN, unpack_entry, unpack_event, unpack_events, unpack_reigns
 
+MAX_OPENED = 1000
+"""Accounts of which it is known that they opened; as in `arriving.lua`."""
+
 MAX_PAGE = 1000
 """Events of one page."""
 
@@ -47,6 +50,13 @@ class RedisLogs:
             if facts[0] is not None
         ]
         return page, end if end < int(newest or 0) else None
+
+    async def opened(self, after: int | None) -> tuple[list[str], int]:
+        """See `ILogStore`."""
+        if after is None:
+            return [], int(await self.redis().call("HGET", schema.SHARD, "opened") or 0)
+        flat = await self.redis().call("ZRANGE", schema.OPENED, f"({after}", "+inf", "BYSCORE", "WITHSCORES")
+        return [pubky.decode() for pubky in flat[::2]], int(flat[-1]) if flat else after
 
     async def standing(self, pubky: str, private: bool) -> LogStanding | None:
         """See `ILogStore`."""
@@ -114,6 +124,8 @@ class MemoryLogs:
 
     homes: Mapping[str, Home]
     copied: Callable[[str], Copied | None]
+    arrivals: Sequence[str]
+    """Accounts that opened here, each time."""
 
     async def standings(self, after: int, limit: int) -> tuple[list[tuple[str, LogStanding, LogStanding]], int | None]:
         """See `ILogStore`."""
@@ -124,6 +136,13 @@ class MemoryLogs:
             if home.away is None
         ]
         return page, end if end < len(self.homes) else None
+
+    async def opened(self, after: int | None) -> tuple[list[str], int]:
+        """See `ILogStore`."""
+        last = {pubky: number for number, pubky in enumerate(self.arrivals, 1)}
+        known = sorted(last, key=lambda pubky: last[pubky])[-MAX_OPENED:]
+        found = [] if after is None else [pubky for pubky in known if last[pubky] > after]
+        return found, len(self.arrivals)
 
     async def standing(self, pubky: str, private: bool) -> LogStanding | None:
         """See `ILogStore`."""

@@ -84,6 +84,8 @@ class MemoryStore:
     # Id of a sign-in token → when it may be forgotten.
     _events: list[Event] = field(factory=list, init=False)
     # Of all accounts, ascending.
+    _opened: list[str] = field(factory=list, init=False)
+    # Accounts that opened here, each time.
     _skipped: int = field(default=0, init=False)
     # Event ids go on above this one: it came with an account from elsewhere.
     _blobs: Blobs = field(init=False)
@@ -121,7 +123,7 @@ class MemoryStore:
 
     @logs.default
     def _make_logs(self) -> MemoryLogs:
-        return MemoryLogs(self._accounts, self._copied)
+        return MemoryLogs(self._accounts, self._copied, self._opened)
 
     @shelf.default
     def _make_shelf(self) -> MemoryShelf:
@@ -151,6 +153,7 @@ class MemoryStore:
             self._free_token,
             self._now,
             self.takedowns.settle,
+            self._arrive,
         )
 
     @takedowns.default
@@ -196,10 +199,17 @@ class MemoryStore:
             home.away = copied.primary if copied else None
         elif copied is None:  # it was forgotten
             self._accounts[pubky] = Home(home.account, admitted=account.created)
-        if copied is not None:
+        if copied is None:
+            self._arrive(pubky)
+        else:
             copied.claimed, copied.token = account.created, spent.token if spent else None
         if session is not None:
             self._sessions[session.id] = session
+
+    def _arrive(self, pubky: str) -> None:
+        """An account opened here."""
+        self._opened.append(pubky)
+        self._wake_all()
 
     def _spend(self, token: str | None, account: Account) -> SignupToken:
         if token is None:
@@ -557,9 +567,12 @@ class MemoryStore:
         home.logs[is_private(path)] = evolve(log, seq=event.seq, event_id=event.id, digest=event.digest)
         home.files.events.append(event)
         self._events.append(event)
+        self._wake_all()
+        return event
+
+    def _wake_all(self) -> None:
         for wake in self._wakes:
             self.clock.callLater(0, self._wake, wake)
-        return event
 
     def _wake(self, wake: Callable[[], None]) -> None:
         if wake in self._wakes:

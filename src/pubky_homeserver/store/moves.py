@@ -51,6 +51,7 @@ class RedisMoves:
             *(schema.account(pubky), schema.copy(pubky), schema.COPIES, schema.packet(pubky)),
             *(schema.SHARD, schema.NUMBERS, schema.ANNOUNCING, schema.announced(pubky)),
             *(schema.entries(pubky), schema.log(False, pubky), schema.feed(False), schema.WAKE, schema.TAKEDOWNS),
+            schema.OPENED,
         )
         words = pubky, packet, now, int(incomplete), token_bytes(16), token_bytes(16), *notice_words()
         with nullcontext() if self.remembered is None else self.remembered.writing(pubky, TAKEDOWN):
@@ -101,6 +102,8 @@ class MemoryMoves:
     now: Callable[[], int]
     settle: Callable[[str], None]
     """Lets the log of an account that opens say whether it is taken down."""
+    arrive: Callable[[str], None]
+    """Notes that an account opened."""
     _left: dict[str, list[tuple[Operation, str]]] = field(factory=dict, init=False)
     # Account → what is to be announced.
 
@@ -160,6 +163,7 @@ class MemoryMoves:
             (Operation.PUT, path) for path in home.files.paths if not is_name(path)
         ]
         self.settle(pubky)
+        self.arrive(pubky)
         return True
 
     async def announce(self, pubky: str, limit: int) -> bool:

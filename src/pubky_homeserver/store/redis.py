@@ -234,6 +234,8 @@ class RedisStore:
                 schema.session(session.id if session else ""),
                 schema.sessions(account.pubky),
                 schema.copy(account.pubky),
+                schema.OPENED,
+                schema.WAKE,
             ),
             (
                 account.pubky,

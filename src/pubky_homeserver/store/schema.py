@@ -8,8 +8,8 @@ are decimal text where they stand in a field of their own. Nothing expires unles
 key                    type    what it holds
 =====================  ======  =====================================================================================
 `schema`               string  version of this page (`VERSION`)
-`shard`                hash    `event` newest event id · `number` newest account number · totals: `users`,
-                               `disabled`, `used`, `tokens`, `unused`
+`shard`                hash    `event` newest event id · `number` newest account number · `opened` how often an account
+                               opened here · totals: `users`, `disabled`, `used`, `tokens`, `unused`
 `numbers`              hash    account number → pubky: what the feeds say instead of 52 characters
 `account:<pubky>`      hash    `number` · `created` · `admitted` · `disabled` 1 or absent · `used` bytes ·
                                `quota` JSON, with what scripts need of it: `limit` bytes, -1 for none; `paths` that
@@ -55,6 +55,8 @@ key                    type    what it holds
                                `token` the signup token that was spent for that · `verified` as in an account; absent
                                for 0 and none
 `copies`               zset    pubkys of the copies, all with score 0
+`opened`               zset    pubkys of the accounts that opened here last, by sign-up or by a move: score is how many
+                               had opened then
 `announcing`           zset    pubkys of the accounts with `announce`, all with score 0
 `announced:<pubky>`    set     paths that were told to be gone, until all of that is told
 `shelf:<pubky>`        zset    the account's conflict shelf, all with score 0: id, NUL, packed thing (`shelf.py`). Its
@@ -109,6 +111,7 @@ ERASED = _SHARD + "erased"
 ORDERS = _SHARD + "orders"
 TOKENS_UNUSED = _SHARD + "tokens:unused"
 TOKENS_USED = _SHARD + "tokens:used"
+OPENED = _SHARD + "opened"
 WAKE = _SHARD + "wake"
 REVOCATIONS = _SHARD + "revocations"
 HINTS = _SHARD + "hints"

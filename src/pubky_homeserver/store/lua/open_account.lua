@@ -1,7 +1,7 @@
--- uses: lock account log notice
+-- uses: lock account log notice arriving
 -- Let a copy be an account that lives here. Returns 1, or 0 if it cannot; or the name of the refusal.
 -- KEYS  account, copy, copies, packet, shard, numbers, announcing, announced, entries, public log, public feed, wake,
---       takedowns
+--       takedowns, opened
 -- ARGV  pubky, packet that must be kept, now, whether a list may lack something ('1'), log ids of the new reigns, then the
 --       notice
 local pubky, packet, now, incomplete, public, private = unpack(ARGV, 1, 6)
@@ -38,6 +38,7 @@ redis.call('HDEL', account, 'away')
 redis.call('DEL', copy, KEYS[8])
 redis.call('ZREM', KEYS[3], pubky)
 redis.call('ZADD', KEYS[7], 0, pubky)
+arrive(shard, KEYS[14], KEYS[12], pubky)
 
 local keys = {account = account, entries = KEYS[9], log = KEYS[10], feed = KEYS[11], shard = shard, wake = KEYS[12]}
 post(keys, redis.call('ZSCORE', KEYS[13], pubky), {unpack(ARGV, 7, 11)})

@@ -1,5 +1,7 @@
+-- uses: arriving
 -- Make an account, spend the signup token, keep the first session. Returns nil, or the name of the refusal.
--- KEYS  account, shard, numbers, token, unused tokens, used tokens, session, the account's sessions, copy
+-- KEYS  account, shard, numbers, token, unused tokens, used tokens, session, the account's sessions, copy,
+--       opened, wake
 -- ARGV  pubky, created, whether a token is required ('1'), token (empty: none), session's id (empty: none), session,
 --       first reigns of the public and the private log, empty digest, quota, limit, paths (each empty and '=' for
 --       absent, else '=' and the value), whether a copy may be claimed ('1')
@@ -53,6 +55,7 @@ else
   redis.call('HSET', account, 'admitted', created,
     'pub.seq', 0, 'pub.event', 0, 'pub.digest', empty, 'pub.floor', 0, 'pub.reigns', public,
     'priv.seq', 0, 'priv.event', 0, 'priv.digest', empty, 'priv.floor', 0, 'priv.reigns', private)
+  arrive(shard, KEYS[10], KEYS[11], pubky)
 end
 for index, name in ipairs({'quota', 'limit', 'paths'}) do
   if quota[index] and not known then  -- who comes back has what they had: leaving lifts no limit

@@ -2,7 +2,7 @@
 -- Remove some entries of a hidden copy, and the rest of it when none is left. Returns 1 if it is gone, else 0.
 -- KEYS  of what is hidden: copy, entries, public log, private log; graces, doomed, packet, account, copy, shard, numbers,
 --       the account's grants, announcing, announced, moves, forks,
---       the feeds of public and of private events
+--       the feeds of public and of private events, opened
 -- ARGV  pubky, limit (at most 500), beginning of the keys of grants
 -- Of an account that lived here what the operator decided stays: that it is disabled, and its limits. So do its grants
 -- that were revoked, until they expire: they must not live again with somebody who comes back.
@@ -57,6 +57,7 @@ if is_left then
   end
   if not number then
     redis.call('DEL', packet)
+    redis.call('ZREM', KEYS[19], pubky)
     for _, text in ipairs(redis.call('LRANGE', KEYS[15], 0, -1)) do
       if text:find(pubky, 1, true) then
         redis.call('LREM', KEYS[15], 0, text)
