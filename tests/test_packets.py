@@ -72,6 +72,8 @@ async def test_without_peers_nobody_is_fenced() -> None:
     """A homeserver alone does what it did before there were copies."""
     packets, _, _ = await room(peers=False)
     assert await packets.learn(record(10, THEM)) is Kept.KEPT
+    packets.fences = True  # there are copies, of peers that were removed
+    assert await packets.learn(record(11, THEM)) is Kept.FENCED
 
 
 def test_what_a_packet_names() -> None:

@@ -148,7 +148,8 @@ class Homeserver(Service):
         store = await self._open_store()
         blobs = self._prepare_blobs()
         metrics = ServerMetrics()
-        packets = Packets(store.packets, self.keypair.public_key.z32, frozenset(peer.key for peer in self.config.peers))
+        key, peers = self.keypair.public_key.z32, frozenset(peer.key for peer in self.config.peers)
+        packets = Packets(store.packets, key, peers, bool(peers) or await self._has_copies(store))
         records = None if self.networks is None else self._make_records(self.networks, store, packets, metrics)
         if "client" in self.listeners:
             await self._serve(store, blobs, packets, records, metrics)
@@ -168,6 +169,10 @@ class Homeserver(Service):
         if self.networks.dht is not None:
             await self.networks.dht.when_joined().addTimeout(testnet.JOINING, self.reactor)
         self._open({"pkarr relay": surroundings.pkarr.answer, "http relay": surroundings.http.answer}, 0.0)
+
+    async def _has_copies(self, store: RedisStore) -> bool:
+        """Whether there are accounts here that live elsewhere, though nobody is trusted any more."""
+        return bool(await store.copies.copies("", 1) or await store.erasures.doomed(1))
 
     @property
     def _reserve(self) -> int:
@@ -217,7 +222,7 @@ class Homeserver(Service):
         copies = Copies(store.copies, clock)
         takedowns = Takedowns(store.takedowns, store, clock, copies)
         self._undo.append(await takedowns.begin())
-        peering = await self._make_peering(store, storage, packets, copies, takedowns) if self.config.peers else None
+        peering = await self._make_peering(store, storage, packets, copies, takedowns) if packets.fences else None
         key, websites = self.keypair.public_key.z32, self.config.drive.websites
         client = client_site(
             accounts,
@@ -232,7 +237,7 @@ class Homeserver(Service):
             takedowns,
             websites,
             None if peering is None else peering.claims,
-            None if peering is None else peering.site.answer,
+            peering.site.answer if peering is not None and self.config.peers else None,
         )
         sites: dict[str, Answer] = {"client": client.answer}
         if "admin" in self.listeners:

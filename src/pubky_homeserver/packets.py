@@ -30,7 +30,7 @@ Hear = Callable[[SignedPacket, Kept], None]
 class Packets:
     """The newest packets of accounts, copies, peers, and of this homeserver itself.
 
-    Without peers nobody is fenced: who moves away takes nothing along, and there is nobody to follow.
+    Where there never were peers nobody is fenced: who moves away takes nothing along, and there is nobody to follow.
     """
 
     store: IPacketStore
@@ -38,10 +38,16 @@ class Packets:
     """This homeserver's own key."""
     peers: frozenset[str] = frozenset()
     """The keys of those whom it trusts."""
+    fences: bool = field()
+    """Whether an account is shut by a packet that names another homeserver; by default if there are peers."""
     _hearing: list[Hear] = field(factory=list, init=False)
     _verified: "OrderedDict[str, tuple[bytes, SignedPacket]]" = field(factory=OrderedDict, init=False)
     # Key → what the store had of it, and the packet that this is; the one that was asked for the longest ago first.
     log: ClassVar[Logger] = Logger()
+
+    @fences.default
+    def _has_peers(self) -> bool:
+        return bool(self.peers)
 
     async def of(self, pubky: str) -> SignedPacket | None:
         """The newest packet of a key that is known here, verified once more: it may come from a backup."""
@@ -66,7 +72,7 @@ class Packets:
         Raises `StorageFull` and `StoreAway`.
         """
         pubky, named = packet.public_key.z32, home_of(packet)
-        elsewhere = named if self.peers and named != self.homeserver else None
+        elsewhere = named if self.fences and named != self.homeserver else None
         is_peer = pubky == self.homeserver or pubky in self.peers
         try:
             kept = await self.store.keep_packet(pubky, packet.relay_payload, elsewhere, is_peer)

@@ -309,6 +309,41 @@ async def test_a_move_that_is_killed(tmp_path: Path) -> None:
         await both.until(is_whole)
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_was_removed(tmp_path: Path) -> None:
+    """Without peers in the settings an account that left is still elsewhere, and its user comes back by a record."""
+    async with friends(tmp_path, mutual=True) as both:
+        await both.put("/pub/small", b"one")
+        await both.until_bob_has("/pub/small", b"one")
+        await deferToThread(sign_up, both.bob, both.user)
+        await both.network.publish(Builder().https("_pubky", 0, BOB.public_key.z32).sign(both.user, 2))
+
+        def write(person: Person) -> tuple[int, str | None]:
+            answer, _ = both.alice.ask("PUT", both.person.path("/pub/more"), b"two", person.headers)
+            return answer.status, answer.getheader("Pubky-Primary")
+
+        await both.until(lambda: write(both.person) == (421, BOB.public_key.z32))
+        for node in (both.bob, both.alice):
+            await deferToThread(node.stop)
+        lines = both.alice.settings.read_text().splitlines(keepends=True)
+        both.alice.settings.write_text("".join(line for line in lines if not line.startswith("bob = ")))
+        await deferToThread(both.alice.start)
+        assert (await deferToThread(write, both.person)) == (421, BOB.public_key.z32)
+        answer, body = await deferToThread(both.alice.ask, "GET", both.person.path("/pub/small"))
+        assert (answer.status, body, answer.getheader("Pubky-Role")) == (200, b"one", "mirror")
+        assert (await deferToThread(both.alice.ask, "GET", "/peer/v1/hello"))[0].status in (400, 404)
+        host, _, at = address_of(both.alice).partition(":")
+        settled = Dht(reactor, Settings(0, False, "127.0.0.1", None, ((host, int(at)),), False, is_private=True))
+        settled.startService()
+        try:
+            await settled.when_joined()
+            await settled.publish(Builder().https("_pubky", 0, ALICE.public_key.z32).sign(both.user, 3))
+            back = await deferToThread(sign_up, both.alice, both.user)
+            await both.until(lambda: write(back)[0] in (200, 201))
+        finally:
+            await settled.stopService()
+
+
 def test_settings_without_peers_change_nothing(tmp_path: Path) -> None:
     """Without peers there is no peer protocol, and an unknown account is 404."""
     with node_in(tmp_path) as node:

@@ -183,6 +183,39 @@ async def test_there_and_back() -> None:
     await end(world)
 
 
+@pytest.mark.parametrize("becomes", ["removed", "paused"])
+@pytest_twisted.ensureDeferred
+async def test_back_from_a_peer_that_is_no_more(becomes: str) -> None:
+    """Who left for a peer that was removed, or is left alone, comes back by a record; who leaves then is fenced."""
+    world, user = await begin("a", "b")
+    await claim(world, user, "b")
+    await world.point(user, "b")
+    world.pass_time(20)
+    assert await lives_at(world.nodes["b"], user)
+    await world.kill("a")
+    world.trust["a"] = {} if becomes == "removed" else {"b": {**world.trust["a"]["b"], "paused": True}}
+    await world.start("a")
+    world.pass_time(60)
+    home = world.nodes["a"]
+    assert not await world.put(user, "/pub/at-a", b"x", "a")
+    await world.point(user, "a")
+    assert home.peering is not None
+    assert home.peering.watch is not None
+    home.peering.watch.look_soon(user.pubky)
+    world.pass_time(20)
+    assert await lives_at(home, user)
+    assert await world.put(user, "/pub/at-a", b"x", "a")
+    for owner in (user, other := User(Keypair(b"\x08" * 32))):
+        if owner is other:
+            await world.sign_up(other, "a")
+        await world.point(owner, "b")
+        assert await world.put(owner, "/pub/later", b"x", "a")  # it is seen by that
+        world.pass_time(20)
+        assert not await world.put(owner, "/pub/too-late", b"x", "a")
+    assert home.peering.overview.status()["peers"] == [] or becomes == "paused"
+    await end(world)
+
+
 @pytest_twisted.ensureDeferred
 async def test_two_claims() -> None:
     """Of two claims the user's record makes one real; the other is void after ten minutes, and can be made again."""

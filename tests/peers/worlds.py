@@ -136,7 +136,7 @@ class World:
             integrity=node.store.integrity,
             copies=copies,
             shelf=node.store.shelf,
-            packets=Packets(node.store.packets, node.key, frozenset(peer.key for peer in peers)),
+            packets=Packets(node.store.packets, node.key, frozenset(peer.key for peer in peers), fences=True),
             storage=node.storage,
             network=self.network,
             agent=lambda _peer: self.between(self.wires.agent(name)),

@@ -1,6 +1,7 @@
 """All that a homeserver has with its peers: what they may read, the copies it keeps, and who brings those up to date.
 
-Nothing of this exists without peers in the settings.
+Nothing of this exists without peers in the settings, unless there are copies: then their users may come, or come back,
+and who leaves has left, as before; but nobody is asked, and nothing is verified.
 """
 
 from collections.abc import Callable
@@ -218,26 +219,27 @@ class Peering(Service):
         opening = Opening(key, self.moves, self.copies, self.packets, self.neighbours, self.clock)
         followed = frozenset(mirror.peer.key for mirror in self.mirrors)
         reminder = Reminder(self.packets, self.copies, followed, network, self.clock, self.tally)
+        self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock, self.chronicle)
+        counting = Rounds(self.shelved.look, "The count of conflicts", COUNT, self.clock, first=0.0)
+        reading = Rounds(self.chronicle.look, "The look at what happened", COUNT, self.clock, first=0.0)
+        self.erasures.look, self.erasures.come = self.watch.look, self.moving.weigh_soon
+        services = (self.watch, self.moving, self.erasures, self.orders, reminder, counting, reading)
+        self._services = (*services, *(self._make_mending() if self.peers else ()))
+
+    def _make_mending(self) -> tuple[Service, ...]:
+        """What looks whether bodies are right, and fetches them; and late writes, from official homeservers."""
         healer = self._make_healer()
         self._healing = Rounds(healer.look, "The healing of bodies", LOOK, self.clock, SOON)
         self.verifier = Verifier(
             *(self.accounts, self.copies, self.integrity, self.storage.blobs, self.neighbours),
             *(healer, self.tally, self.clock),
         )
-        self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock, self.chronicle)
-        counting = Rounds(self.shelved.look, "The count of conflicts", COUNT, self.clock, first=0.0)
-        reading = Rounds(self.chronicle.look, "The look at what happened", COUNT, self.clock, first=0.0)
-        self.erasures.look, self.erasures.come = self.watch.look, self.moving.weigh_soon
-        services = (self.watch, self.moving, self.erasures, self.orders, reminder, self.verifier, self._healing)
-        self._services = (*services, counting, reading, *self._make_late_rounds())
-
-    def _make_late_rounds(self) -> tuple[Rounds, ...]:
-        """What reads late writes at official homeservers, if there are any among the peers."""
         afterwards = Afterwards(
             *(self.neighbours, self._officials, self.copies, self.packets, self.logs, self.storage.entries),
             *(self.shelf, self.clock),
         )
-        return (Rounds(afterwards.look, "The look for late writes", EVERY, self.clock),) if self._officials else ()
+        late = Rounds(afterwards.look, "The look for late writes", EVERY, self.clock)
+        return (self.verifier, self._healing, *((late,) if self._officials else ()))
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
