@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gat
 from twisted.internet.task import Clock, deferLater
 
 from pubky_homeserver.blobs import PIECE, FileBlobs
-from pubky_homeserver.core.errors import StorageFull
+from pubky_homeserver.core.errors import StorageFull, StoreAway
 from pubky_homeserver.interfaces import IBlobWriter
 from tests.small_disk import free, small_disk
 
@@ -497,3 +497,19 @@ async def test_what_is_at_hand_needs_no_thread(path: Path) -> None:
     assert await reader.read(0, 10) == BODY[:10]
     assert threads.calls == calls + 1
     reader.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_disk_that_is_away(tmp_path: Path) -> None:
+    """A body that is gone is none; where all are gone the disk is perhaps not there, and nobody says so of a body."""
+    blobs = make(tmp_path / "blobs")
+    writer = await blobs.create()
+    await writer.write(BODY)
+    blob = await writer.keep()
+    await blobs.remove([blob])
+    assert await blobs.open(blob) is None
+    (tmp_path / "blobs").rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreAway):
+        await blobs.open(blob)
+    (tmp_path / "elsewhere").rename(tmp_path / "blobs")
+    assert await blobs.open(blob) is None

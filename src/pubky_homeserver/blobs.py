@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pubky_homeserver.core.errors import StorageFull
+from pubky_homeserver.core.errors import StorageFull, StoreAway
 from pubky_homeserver.durable import sync_folder
 from pubky_homeserver.interfaces import IBlobReader, IBlobStore, IBlobWriter
 
@@ -371,7 +371,13 @@ class FileBlobs:
     # --- in a thread ----------------------------------------------------------------------------------------------
 
     def _open(self, blob: str) -> FileReader | None:
-        descriptor = os.open(self.place(blob), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        place = self.place(blob)
+        try:
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            if not place.parent.is_dir():
+                raise StoreAway from None  # all are away: the disk is not mounted, and nothing is lost yet
+            raise
         return FileReader(os.fstat(descriptor).st_size, self, descriptor)
 
     def _older(self, before: float, after: str, limit: int) -> list[str]:

@@ -5,7 +5,7 @@ refers to yet; it may end at any moment and leaves nothing. The second, the **co
 survives a client that hangs up: the answer may be lost, the write is whole.
 """
 
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -25,6 +25,9 @@ from pubky_homeserver.core.records import Entry, Session
 from pubky_homeserver.interfaces import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
 
 T = TypeVar("T")
+
+Lose = Callable[[str, Entry], Awaitable[None]]
+"""Is told of an account's entry whose body should be on the disk, and is not."""
 
 
 @frozen
@@ -69,6 +72,8 @@ class Storage:
     """Bodies up to this many bytes live in the store with their entry."""
     _commits: set[Deferred[Any]] = field(factory=set, init=False)
     # Commits under way, whether or not a client still waits for them.
+    _losing: list[Lose] = field(factory=list, init=False)
+    # Who can have a lost body brought back; without anybody it is as if there were no file.
 
     log = Logger()
 
@@ -179,17 +184,26 @@ class Storage:
         authorize_read(None, owner, path)
         return await self.entries.entry(owner, path)
 
-    async def open(self, entry: Entry) -> IBlobReader:
-        """The body of an entry that is not in the entry itself.
+    def on_loss(self, lose: Lose) -> Callable[[], None]:
+        """Tell somebody of bodies that are lost, who can have them brought back; returns the way to stop."""
+        self._losing.append(lose)
+        return lambda: self._losing.remove(lose)
 
-        Raises `NotFound` if the file is gone, and `NotHereYet` if the body was not copied yet.
+    async def open(self, entry: Entry, owner: str | None = None) -> IBlobReader:
+        """The body of an entry that is not in the entry itself. `owner`: the account, if it is what its path holds.
+
+        Raises `NotFound` if the file is gone for good, and `NotHereYet` if the body was not copied yet, or not again.
         """
         if entry.blob is None:
             raise NotHereYet
         reader = await self.blobs.open(entry.blob)
         if reader is None:
             self.log.error("The body of {path} is missing: {blob}", path=entry.path, blob=entry.blob)
-            raise NotFound
+            if owner is None or not self._losing:
+                raise NotFound
+            for lose in [*self._losing]:
+                await lose(owner, entry)
+            raise NotHereYet
         return reader
 
     async def listing(

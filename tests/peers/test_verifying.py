@@ -7,9 +7,11 @@ import pytest
 import pytest_twisted
 from attrs import evolve
 
-from pubky_homeserver.core.errors import InvalidRequest
+from pubky_homeserver.core.errors import InvalidRequest, NotFound, NotHereYet
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.core.verification import Verification
+from pubky_homeserver.peers.healing import SOON
+from pubky_homeserver.peers.tally import Counted
 from pubky_homeserver.peers.verifying import LOOK
 from pubky_homeserver.store.files import Blobs, mark_of
 from tests.peers.judge import check_copy, check_nothing_lost
@@ -109,6 +111,32 @@ async def test_a_primary_that_rots() -> None:
     assert (found.wrong, found.missing) == (2, 0)
     assert await a.store.logs.standing(user.pubky, False) == before, "nothing was written"
     await check_nothing_lost([a, b], a, world.acknowledged)
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_that_is_missed_when_it_is_read() -> None:
+    """Whoever reads a file that the disk has lost is told to come back, and soon finds it: here as at a copy."""
+    world, user = await with_files("a", "b")
+    for name in ("a", "b"):
+        node = world.nodes[name]
+        assert node.peering is not None
+        before = node.peering.tally.of(Counted.ROTTEN)
+        await burn(node, user, "/pub/one")
+        entry = await node.store.entry(user.pubky, "/pub/one")
+        assert entry is not None
+        with pytest.raises(NotFound):
+            await node.storage.open(entry)  # nobody says whose it is
+        for _ in range(2):
+            with pytest.raises(NotHereYet):
+                await node.storage.open(entry, user.pubky)
+        assert node.peering.tally.of(Counted.ROTTEN) == before + 1
+        world.pass_time(SOON + 5)
+        healed = await node.store.entry(user.pubky, "/pub/one")
+        assert healed is not None
+        reader = await node.storage.open(healed, user.pubky)
+        assert await reader.read(0, reader.length) == LARGE + b"/pub/one"
+    await check_copy(world.nodes["a"], world.nodes["b"], user.pubky)
     await end(world)
 
 

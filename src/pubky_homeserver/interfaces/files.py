@@ -161,7 +161,7 @@ class IBlobStore(Interface):
         """Begin a body. Raises `StorageFull` when the reserve is reached."""
 
     async def open(blob: str) -> IBlobReader | None:
-        """Open a body; None if it is not here."""
+        """Open a body; None if it is not here. Raises `StoreAway` if no body at all is."""
 
     async def remove(blobs: Iterable[str]) -> None:
         """Remove bodies that are there."""

@@ -30,7 +30,7 @@ class Handing:
         if entry is not None:
             request.setHeader(b"Content-Type", b"application/octet-stream")
             try:
-                return await self._send(request, entry)
+                return await self._send(request, pubky, entry)
             except (NotFound, NotHereYet):
                 pass
         request.setResponseCode(HTTPStatus.GONE)
@@ -50,7 +50,7 @@ class Handing:
         reader.close()
         return Entry(path, content_hash, length, "", 0, blob=blob)
 
-    async def _send(self, request: Request, entry: Entry) -> bytes | None:
+    async def _send(self, request: Request, pubky: str, entry: Entry) -> bytes | None:
         try:
             part = range_of(request, "", 0, entry.length)
         except Unsatisfiable:
@@ -61,4 +61,4 @@ class Handing:
             request.setResponseCode(HTTPStatus.PARTIAL_CONTENT)
             last = part.start + part.length - 1
             request.setHeader(b"Content-Range", b"bytes %d-%d/%d" % (part.start, last, entry.length))
-        return await send_entry(request, self.storage, entry, part)
+        return await send_entry(request, self.storage, pubky, entry, part)

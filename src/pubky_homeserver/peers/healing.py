@@ -5,10 +5,10 @@ here, from the homeservers that follow it. What is public any peer may have. A b
 body, so it does not matter who gives it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
-from attrs import define, evolve
+from attrs import define, evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -34,6 +34,25 @@ SOON = 1.0
 
 PAGE = 500
 """Accounts that are looked at in one step."""
+
+
+@frozen
+class Losses:
+    """Notes bodies that are not on the disk when somebody wants to read them."""
+
+    copies: Copies
+    integrity: IIntegrityStore
+    tally: Tally
+    heal_soon: Callable[[], None]
+
+    async def note(self, pubky: str, entry: Entry) -> None:
+        """One of them, of an account or a copy; if it is what the path still holds it is looked for. `StoreAway`."""
+        if not await self.integrity.lose(pubky, entry):
+            return
+        self.tally.count(Counted.ROTTEN)
+        if self.copies.of(pubky) is not None:
+            await self.copies.refresh(pubky)
+        self.heal_soon()
 
 
 @define(eq=False)

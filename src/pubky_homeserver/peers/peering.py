@@ -48,7 +48,7 @@ from pubky_homeserver.peers.erasing import Erasures, naming
 from pubky_homeserver.peers.exchange import Exchange, Knowledge
 from pubky_homeserver.peers.exposure import Exposure
 from pubky_homeserver.peers.following import Follower
-from pubky_homeserver.peers.healing import LOOK, SOON, Healer
+from pubky_homeserver.peers.healing import LOOK, SOON, Healer, Losses
 from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.peers.mirror import Mirror
 from pubky_homeserver.peers.moving import Moving
@@ -132,8 +132,8 @@ class Peering(Service):
     _epoch: str = field(default="", init=False)
     _looking: LoopingCall = field(init=False)
     # Whether our own epoch changes.
-    _deaf: Callable[[], None] | None = field(default=None, init=False)
-    # How to hear of packets no more.
+    _deaf: list[Callable[[], None]] = field(factory=list, init=False)
+    # How to hear of packets, and of lost bodies, no more.
     log: ClassVar[Logger] = Logger()
 
     @chronicle.default
@@ -228,11 +228,16 @@ class Peering(Service):
 
     def _make_mending(self) -> tuple[Service, ...]:
         """What looks whether bodies are right, and fetches them; and late writes, from official homeservers."""
-        healer = self._make_healer()
+        blobs, inline, tally = self.storage.blobs, self.storage.inline_limit, self.tally
+        bodies = {
+            key: Bodies(neighbour.source, blobs, inline, lambda _length: True, tally)
+            for key, neighbour in self.neighbours.items()
+        }
+        healer = Healer(self.copies, self.integrity, self.neighbours, bodies, tally, self.clock)
         self._healing = Rounds(healer.look, "The healing of bodies", LOOK, self.clock, SOON)
         self.verifier = Verifier(
-            *(self.accounts, self.copies, self.integrity, self.storage.blobs, self.neighbours),
-            *(healer, self.tally, self.clock),
+            *(self.accounts, self.copies, self.integrity, blobs, self.neighbours),
+            *(healer, tally, self.clock),
         )
         afterwards = Afterwards(
             *(self.neighbours, self._officials, self.copies, self.packets, self.logs, self.storage.entries),
@@ -245,14 +250,6 @@ class Peering(Service):
     def mirrors(self) -> tuple[Mirror, ...]:
         """Who follows the peers."""
         return tuple(one.mirror for one in self.neighbours.values() if one.mirror is not None)
-
-    def _make_healer(self) -> Healer:
-        blobs, inline, tally = self.storage.blobs, self.storage.inline_limit, self.tally
-        bodies = {
-            key: Bodies(neighbour.source, blobs, inline, lambda _length: True, tally)
-            for key, neighbour in self.neighbours.items()
-        }
-        return Healer(self.copies, self.integrity, self.neighbours, bodies, tally, self.clock)
 
     def _neighbour(self, peer: Peer, agent: IAgent) -> Neighbour:
         assert self.network is not None
@@ -296,8 +293,7 @@ class Peering(Service):
 
             def begun() -> None:
                 exchange.begin()
-                if self._healing is not None:
-                    self._healing.soon(SOON)  # it may have what is missing here
+                self._heal_soon()  # it may have what is missing here
 
             async def check(pubky: str, source: IPeer) -> None:
                 if not peer.official:  # the logs of its accounts are our own, and so new ones
@@ -305,6 +301,11 @@ class Peering(Service):
 
             mirror = Mirror(peer, client, follower, self.copies, self.packets, network, self.clock, begun, check)
         return Neighbour(peer, client, follower, ours.bodies, may_keep, exchange, mirror)
+
+    def _heal_soon(self) -> None:
+        """Look for what is missing: there is a reason."""
+        if self._healing is not None:
+            self._healing.soon(SOON)
 
     # --- packets --------------------------------------------------------------------------------------------------
 
@@ -372,7 +373,10 @@ class Peering(Service):
     def startService(self) -> None:
         """Begin to follow."""
         super().startService()
-        self._deaf = self.packets.listen(self._hear)
+        self._deaf.append(self.packets.listen(self._hear))
+        if self.peers:
+            losses = Losses(self.copies, self.integrity, self.tally, self._heal_soon)
+            self._deaf.append(self.storage.on_loss(losses.note))
         for service in self._services:
             service.startService()
         for neighbour in self.neighbours.values():
@@ -387,8 +391,8 @@ class Peering(Service):
         self.site.stop()
         if self._looking.running:
             self._looking.stop()
-        if self._deaf is not None:
-            self._deaf()
+        while self._deaf:
+            self._deaf.pop()()
         ending: list[Any] = [maybeDeferred(one.stopService) for one in (*self._services, *self.mirrors)]
         ending += [stopping for one in self.neighbours.values() if (stopping := one.exchange.stop()) is not None]
         for one in [*self._following_up]:

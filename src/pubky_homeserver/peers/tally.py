@@ -16,7 +16,7 @@ class Counted(StrEnum):
     WRONG_BODY = "wrong_body"
     """A body with another hash, or length, than it was named."""
     ROTTEN = "rotten"
-    """A body kept here that had another hash than its entry, or was not there, when it was looked at."""
+    """A body kept here that had another hash than its entry, or was not there, when it was looked at or read."""
     HEALED = "healed"
     """A body that was missing here, and that another homeserver than the account's own gave."""
     LIST = "list"

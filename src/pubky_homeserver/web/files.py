@@ -92,7 +92,7 @@ class Files:
             request.setResponseCode(206)
             last = part.start + part.length - 1
             request.setHeader(b"Content-Range", b"bytes %d-%d/%d" % (part.start, last, entry.length))
-        return await send_entry(request, self.storage, entry, part)
+        return await send_entry(request, self.storage, owner, entry, part)
 
 
 @lru_cache(maxsize=256)

@@ -13,15 +13,17 @@ LEAST = 64 * 1024
 """Bytes that are offered at least to a client that takes little."""
 
 
-async def send_entry(request: Request, storage: Storage, entry: Entry, part: Range | None = None) -> bytes | None:
+async def send_entry(
+    request: Request, storage: Storage, owner: str, entry: Entry, part: Range | None = None
+) -> bytes | None:
     """Answer with the body of an entry, or a part of it. Returns it if it is small, else None when it was sent.
 
-    Raises `NotFound` if the file is gone.
+    Raises as `Storage.open`.
     """
     part = part or Range(0, entry.length)
     if entry.body is not None:
         return entry.body[part.start : part.start + part.length]
-    reader = await storage.open(entry)
+    reader = await storage.open(entry, owner)
     try:
         if request.method == b"HEAD":
             request.setHeader(b"Content-Length", b"%d" % part.length)

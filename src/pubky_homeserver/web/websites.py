@@ -121,7 +121,7 @@ class Websites:
             raise UserDisabled
         entry = await self.storage.look_up(page.owner, page.file)
         if entry is not None:
-            return await self._file(request, entry)
+            return await self._file(request, page.owner, entry)
         if not is_directory(page.path) and await self.storage.look_up(page.owner, f"{page.file}/{INDEX}") is not None:
             query = b"?" + request.query if request.query else b""
             request.setResponseCode(301)
@@ -132,9 +132,9 @@ class Websites:
             raise NotFound
         request.setResponseCode(404)
         request.setHeader(b"Content-Type", missing.content_type.encode("ascii"))
-        return await send_entry(request, self.storage, missing)
+        return await send_entry(request, self.storage, page.owner, missing)
 
-    async def _file(self, request: Request, entry: Entry) -> bytes | None:
+    async def _file(self, request: Request, owner: str, entry: Entry) -> bytes | None:
         tag = entity_tag(entry.content_hash)
         request.setHeader(b"ETag", tag.encode("ascii"))
         request.setHeader(b"Last-Modified", http_date(entry.modified).encode("ascii"))
@@ -142,4 +142,4 @@ class Websites:
             request.setResponseCode(304)
             return b""
         request.setHeader(b"Content-Type", entry.content_type.encode("ascii"))
-        return await send_entry(request, self.storage, entry)
+        return await send_entry(request, self.storage, owner, entry)

@@ -1,0 +1,1 @@
+A body that the disk has lost is noticed when somebody reads it: with peers the answer is 503 and the body is fetched again at once, instead of 404 until the next verification. If the folder of all bodies is away nothing counts as lost, and the answer is 503.
