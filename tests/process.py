@@ -33,6 +33,9 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 }
 """Sign-up for everybody, any free ports, and nothing published."""
 
+_LACKS = {"web": {"admin API"}, "background": {"client API"}}
+# Role → what such a process does not serve.
+
 _SERVING = re.compile(r"Serving the ([\w ]+) at https?://[\d.]+:(\d+)")
 
 
@@ -96,6 +99,8 @@ class Node:
     ports: dict[str, int] = field(factory=dict, init=False)
     """What is served → its port, of the last start."""
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+    _services: frozenset[str] = field(default=frozenset(), init=False)
+    # What it serves once it has started, at least.
 
     @property
     def settings(self) -> Path:
@@ -109,6 +114,8 @@ class Node:
         environment: Mapping[str, str] | None = None,
     ) -> "subprocess.Popen[bytes]":
         """Start the process, the leader of its group; it writes to the files `stdout` and `stderr`."""
+        role = options[options.index("--role") + 1] if "--role" in options else ""
+        self._services = frozenset({"client API", "admin API"} - _LACKS.get(role, set()))
         place = ("--data-dir", str(self.data), "--config", str(self.settings))
         command = [TWISTD, *twistd, "homeserver", *(() if "--testnet" in options else place), *options]
         everything = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **(environment or {})}
@@ -133,7 +140,7 @@ class Node:
     def is_serving(self) -> bool:
         """Whether it has said that it serves all its ports, which it says when it does."""
         self.ports = {name: int(port) for name, port in _SERVING.findall(self.log())}
-        return {"client API", "admin API"} <= self.ports.keys()
+        return self._services <= self.ports.keys()
 
     def fails(self, *options: str, within: float = START, **rest: Any) -> str:
         """Start it where it cannot: the one line that it says, having left nothing behind."""

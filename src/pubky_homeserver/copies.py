@@ -5,6 +5,7 @@ are; it takes no writes, for only the primary knows what the user said last.
 """
 
 from collections import Counter
+from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
@@ -20,10 +21,19 @@ PAGE = 500
 
 @define(eq=False)
 class Copies:
-    """The copies of this process. Whoever changes one in the store tells it here (`refresh`)."""
+    """The copies of this process. Whoever changes one in the store tells it here (`refresh`).
+
+    Other processes of the homeserver have their own. Who tells them is told of what they cannot see, by its key.
+    """
 
     store: ICopyStore
     clock: IReactorTime
+    changed: Callable[[str], None] | None = field(default=None, init=False)
+    """Is told of a copy that is another one in the store than it was."""
+    flagged: Callable[[str], None] | None = field(default=None, init=False)
+    """Is told of a copy that fell behind, or is up to date again."""
+    beaten: Callable[[str], None] | None = field(default=None, init=False)
+    """Is told of a homeserver that has told of all changes until now."""
     _known: dict[str, Copy] = field(factory=dict, init=False)
     # Pubky → copy.
     _heard: dict[str, float] = field(factory=dict, init=False)
@@ -42,15 +52,26 @@ class Copies:
     # Homeserver → copies of its accounts.
 
     async def load(self) -> None:
-        """Read all that are there. Raises `StoreAway`."""
-        after = ""
+        """Read all that are there, and forget those that are not. Raises `StoreAway`."""
+        after, gone = "", {*self._known}
         while page := await self.store.copies(after, PAGE):
             for copy in page:
                 self._note(copy.pubky, copy)
+                gone.discard(copy.pubky)
             after = page[-1].pubky
+        for pubky in gone:
+            await self.read(pubky)
 
     async def refresh(self, pubky: str) -> Copy | None:
         """Read one again, or learn that it is gone. Raises `StoreAway`."""
+        before = self._known.get(pubky)
+        copy = await self.read(pubky)
+        if self.changed is not None and copy != before:
+            self.changed(pubky)
+        return copy
+
+    async def read(self, pubky: str) -> Copy | None:
+        """The same, when other processes know already."""
         copy = await self.store.copy(pubky)
         self._note(pubky, copy)
         return copy
@@ -86,11 +107,21 @@ class Copies:
     def hear(self, primary: str) -> None:
         """Note that a homeserver has told of all that changed until now."""
         self._heard[primary] = self.clock.seconds()
+        if self.beaten is not None:
+            self.beaten(primary)
 
     def fall_behind(self, pubky: str) -> None:
         """Note that a copy is not up to date, or may not be."""
-        if pubky in self._known:
-            self._behind.setdefault(pubky, self.clock.seconds())
+        if pubky in self._known and pubky not in self._behind:
+            self._behind[pubky] = self.clock.seconds()
+            if self.flagged is not None:
+                self.flagged(pubky)
+
+    def doubt(self) -> None:
+        """Note that of no copy it is known that it is up to date."""
+        now = self.clock.seconds()
+        for pubky in self._known:
+            self._behind.setdefault(pubky, now)
 
     def hear_of(self, pubky: str, private: bool, seq: int) -> None:
         """Note the number of a log's newest event, as the primary says; what it was before counts no more."""
@@ -103,9 +134,14 @@ class Copies:
 
     def keep_up(self, pubky: str) -> None:
         """Note that a copy is where its primary said that it stands."""
-        self._behind.pop(pubky, None)
         for private in (False, True):
             self._told.pop((pubky, private), None)
+        if self._behind.pop(pubky, None) is not None and self.flagged is not None:
+            self.flagged(pubky)
+
+    def is_behind(self, pubky: str) -> bool:
+        """Whether a copy is not up to date, or may not be."""
+        return pubky in self._behind
 
     def behind_for(self, copy: Copy) -> float:
         """Seconds for which a copy has not been where its primary is, or it is not known to be; 0 if it is there."""

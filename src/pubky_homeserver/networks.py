@@ -34,15 +34,15 @@ SAVE_INTERVAL = 600.0
 """Seconds: after a crash whom we knew ten minutes ago is still there."""
 
 
-def settings_of(pkdns: Pkdns, node: DhtNode) -> Settings:
-    """How the operator wants our node."""
+def settings_of(pkdns: Pkdns, node: DhtNode, only_asks: bool = False) -> Settings:
+    """How the operator wants our node; that of a process that only asks is on any port, and answers nobody."""
     addresses = {6 if ":" in address else 4: address for address in node.addresses}
     return Settings(
-        port=node.port,
+        port=0 if only_asks else node.port,
         ipv4=addresses.get(4),
         ipv6=addresses.get(6),
         bootstrap=BOOTSTRAP if pkdns.dht_bootstrap_nodes is None else pkdns.dht_bootstrap_nodes,
-        serves=True if node.private_network else None,
+        serves=False if only_asks else True if node.private_network else None,
         is_private=node.private_network,
         timeout=pkdns.dht_request_timeout_ms / 1000,
         rate=node.rate_limit,
@@ -53,12 +53,15 @@ def settings_of(pkdns: Pkdns, node: DhtNode) -> Settings:
 
 @define(eq=False)
 class Networks(Service):
-    """The relays and the DHT of a running homeserver. `file` is where the DHT's neighbours are kept."""
+    """The relays and the DHT of a running homeserver. `file` is where the DHT's neighbours are kept.
+
+    A process without such a file only asks: it finds the network anew at each start, and does nothing for others.
+    """
 
     reactor: Any
     pkdns: Pkdns
     node: DhtNode
-    file: Path
+    file: Path | None
     relays: tuple[Relay, ...] = field(init=False)
     dht: Dht | None = field(init=False)
     client: Client = field(init=False)
@@ -75,7 +78,9 @@ class Networks(Service):
 
     @dht.default
     def _make_dht(self) -> Dht | None:
-        return Dht(self.reactor, settings_of(self.pkdns, self.node), self._remember()) if self.node.enabled else None
+        if not self.node.enabled:
+            return None
+        return Dht(self.reactor, settings_of(self.pkdns, self.node, self.file is None), self._remember())
 
     @client.default
     def _make_client(self) -> Client:
@@ -130,6 +135,8 @@ class Networks(Service):
         return Deferred.fromCoroutine(self._leave())
 
     def _remember(self) -> Saved:
+        if self.file is None:
+            return Saved()
         try:
             with self.file.open("rb") as stream:
                 return Saved.parse(stream.read(MAX_LENGTH + 1))
@@ -140,7 +147,7 @@ class Networks(Service):
         return Saved()
 
     def _save(self) -> None:
-        if self.dht is None or not self.dht.known:
+        if self.file is None or self.dht is None or not self.dht.known:
             return  # whom we knew before is worth more than nobody
         try:
             write_whole(self.file, bytes(self.dht.save()))

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from importlib.metadata import version
 from ipaddress import ip_address
 from typing import Any
@@ -27,54 +27,35 @@ from pkarr.keys import Keypair
 from pkarr.tls.endpoint import TlsFactory
 from pkarr.tls.session import IEngine
 from pubky_homeserver import testnet
-from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.blobs import FileBlobs
 from pubky_homeserver.config import Config
-from pubky_homeserver.conflicts import INTERVAL, Conflicts, Expiry
-from pubky_homeserver.copies import Copies
+from pubky_homeserver.conflicts import INTERVAL, Expiry
 from pubky_homeserver.core.errors import CannotStart
 from pubky_homeserver.core.quotas import MEGABYTE
+from pubky_homeserver.core.roles import Role
 from pubky_homeserver.descriptors import OTHER_CONNECTIONS, handshakes
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.feed import Feed
-from pubky_homeserver.grants import Grants
 from pubky_homeserver.listening import Listener
-from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.networks import Networks
 from pubky_homeserver.packets import Packets
-from pubky_homeserver.peers.numbers import Numbers
-from pubky_homeserver.peers.peering import Peering
 from pubky_homeserver.proxied import ProxiedFactory
 from pubky_homeserver.publisher import Advertised
 from pubky_homeserver.records import Records
 from pubky_homeserver.republisher import ENOUGH
+from pubky_homeserver.rooms import Answer, Rooms
 from pubky_homeserver.rounds import Rounds
-from pubky_homeserver.sessions import Sessions
-from pubky_homeserver.storage import Storage
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.process import EmbeddedRedis
 from pubky_homeserver.store.redis import RedisStore
 from pubky_homeserver.store.remembered import Remembered
 from pubky_homeserver.store.rewriting import Rewriting
 from pubky_homeserver.sweep import Sweep
-from pubky_homeserver.takedowns import Takedowns
 from pubky_homeserver.values import ClientIdentity, Socket
-from pubky_homeserver.web.admin import Admin, AdminSite, NodeFacts
+from pubky_homeserver.web.admin import NodeFacts
 from pubky_homeserver.web.channel import HTTPFactory, Limits
-from pubky_homeserver.web.conflicts import Shelf
-from pubky_homeserver.web.health import Health
-from pubky_homeserver.web.mirrors import Mirrors
-from pubky_homeserver.web.moves import Moves
-from pubky_homeserver.web.records import NetworkRecords
-from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.scrape import MetricsSite
-from pubky_homeserver.web.site import client_site
-from pubky_homeserver.web.takedowns import TakedownList
-from pubky_homeserver.web.verifying import Verifying
-
-Answer = Callable[[Request], Coroutine[Deferred[Any], Any, None]]
-"""What a channel calls with each request."""
 
 DRAIN = 10.0
 """Seconds that running requests get to finish when the homeserver stops."""
@@ -102,7 +83,8 @@ class Homeserver(Service):
     connections: int
     """How many of them the port for clients takes, and bodies are open at most."""
     networks: Networks | None
-    """Where this process publishes; None if it neither publishes nor sweeps, for another one does."""
+    """Where this process publishes, or only looks records up; None if it has none to look up."""
+    role: Role = Role.ALL
     surroundings: testnet.Surroundings | None = None
     """The other parts of a test network."""
     is_passing: bool = False
@@ -150,9 +132,10 @@ class Homeserver(Service):
         metrics = ServerMetrics()
         key, peers = self.keypair.public_key.z32, frozenset(peer.key for peer in self.config.peers)
         packets = Packets(store.packets, key, peers, bool(peers) or await self._has_copies(store))
-        records = None if self.networks is None else self._make_records(self.networks, store, packets, metrics)
-        if "client" in self.listeners:
-            await self._serve(store, blobs, packets, records, metrics)
+        records = None
+        if self.networks is not None and self.role.works:
+            records = self._make_records(self.networks, store, packets, metrics)
+        await self._furnish(store, blobs, packets, records, metrics)
         if records is not None:
             self._run(Sweep(blobs, store, self.reactor, self.config.blobs.sweep_interval))
             expiry = Expiry(store.shelf, self.reactor)
@@ -210,54 +193,22 @@ class Homeserver(Service):
             raise CannotStart(f"{error.filename or folder} cannot be used: {error.strerror}") from None
         return blobs
 
-    async def _serve(
+    async def _furnish(
         self, store: RedisStore, blobs: FileBlobs, packets: Packets, records: Records | None, metrics: ServerMetrics
     ) -> None:
-        clock = self.reactor
-        accounts = Accounts(store, clock, self.config.general.signup_mode == "token_required")
-        settings = self.config.storage
-        storage = Storage(store, store.locks, blobs, clock, settings.default_limit, settings.inline_limit)
-        self._undo.append(lambda: Deferred.fromCoroutine(storage.drain()))
-        feed = Feed(store, store, clock, metrics)
-        copies = Copies(store.copies, clock)
-        takedowns = Takedowns(store.takedowns, store, clock, copies)
-        self._undo.append(await takedowns.begin())
-        peering = await self._make_peering(store, storage, packets, copies, takedowns) if packets.fences else None
-        key, websites = self.keypair.public_key.z32, self.config.drive.websites
-        client = client_site(
-            accounts,
-            Sessions(store, clock),
-            Grants(store.grants, store, key, clock),
-            storage,
-            Locks(store, store.locks),
-            feed,
-            metrics,
-            clock,
-            key,
-            takedowns,
-            websites,
-            None if peering is None else peering.claims,
-            peering.site.answer if peering is not None and self.config.peers else None,
-        )
-        sites: dict[str, Answer] = {"client": client.answer}
-        if "admin" in self.listeners:
-            rooms = {"disk": blobs.has_room}
-            health = Health(accounts, rooms, records.checks if records is not None else dict, clock)
-            known = None if records is None else NetworkRecords(records.survey, records.publish_now, clock)
-            view = None if peering is None else peering.overview
-            mirrors = Mirrors() if view is None else Mirrors(view.status, view.probe, view.pause, view.exposure)
-            moves = self._moves(peering)
-            conflicts = Conflicts(store.shelf, storage, store.grants)
-            shelf = Shelf(conflicts) if view is None else Shelf(conflicts, view.repair)
-            verifier = None if peering is None else peering.verifier
-            verifying = Verifying() if verifier is None else Verifying(verifier.begin, lambda: verifier.newest)
-            admin = Admin(accounts, self._facts())
-            down = TakedownList(takedowns)
-            site = AdminSite(admin, health, self.password, known, mirrors, moves, shelf, verifying, down)
-            sites["admin"] = site.answer
-        if peering is not None:
-            numbers = Numbers(peering.copies, peering.tally, peering.shelved)
-            metrics.ask(numbers.read)
+        """Serve what this process has ports for, and begin what it does with peers."""
+        rooms = Rooms(self.config, self.keypair, self.role, store, blobs, packets, metrics, self.reactor)
+        self._undo.append(lambda: Deferred.fromCoroutine(rooms.storage.drain()))
+        self._undo.append(await rooms.takedowns.begin())
+        networks, peering, feed = self.networks, None, None
+        if packets.fences and networks is not None:
+            peering = await rooms.peering(networks.client, lambda peer: networks.agent_to(peer, self.engine))
+        sites: dict[str, Answer] = {}
+        if "client" in self.listeners:
+            feed = Feed(store, store, self.reactor, metrics)
+            sites["client"] = rooms.client(feed, peering)
+        if "admin" in self.listeners and records is not None:
+            sites["admin"] = rooms.admin(self.password, self._facts(), records, peering)
         if records is not None:
             metrics.ask(records.numbers)
         if "metrics" in self.listeners:
@@ -265,40 +216,8 @@ class Homeserver(Service):
         self._open(sites, DRAIN)
         if peering is not None:
             self._run(peering)
-        self._run(feed)  # last, so that its streams end first
-
-    def _moves(self, peering: Peering | None) -> Moves:
-        if peering is None:
-            return Moves()
-        moving, erase = peering.moving, peering.orders.erase
-        return Moves(erase=erase) if moving is None else Moves(moving.open, moving.check, erase)
-
-    async def _make_peering(
-        self, store: RedisStore, storage: Storage, packets: Packets, copies: Copies, takedowns: Takedowns
-    ) -> Peering:
-        networks, engine = self.networks, self.engine
-        await copies.load()
-        return Peering(
-            keypair=self.keypair,
-            peers=self.config.peers,
-            logs=store.logs,
-            accounts=store,
-            moves=store.moves,
-            integrity=store.integrity,
-            copies=copies,
-            shelf=store.shelf,
-            packets=packets,
-            storage=storage,
-            network=None if networks is None else networks.client,
-            agent=lambda peer: None if networks is None else networks.agent_to(peer, engine),
-            clock=self.reactor,
-            epoch=lambda: store.epoch,
-            erasing=store.erasures,
-            happened=store.chronicle,
-            grants=store.grants,
-            grace=self.config.blobs.erased_grace,
-            is_taken_down=takedowns.has,
-        )
+        if feed is not None:
+            self._run(feed)  # last, so that its streams end first
 
     def _open(self, sites: dict[str, Answer], patience: float) -> None:
         """Serve these; at the end close their ports, and give running requests so many seconds, all at once."""
@@ -361,8 +280,7 @@ class Homeserver(Service):
     def _tls_port(self) -> int | None:
         """Where clients find TLS by public key; None if nobody answers there."""
         listener = self.listeners.get("pubky")
-        works = self.networks is not None and "client" in self.listeners
-        if listener is None and (works or isinstance(self.engine, str)):
+        if listener is None and (self.role is Role.ALL or isinstance(self.engine, str)):
             return None
         port = (listener.address if listener else self.config.drive.pubky_listen_socket).port
         return self.config.pkdns.public_pubky_tls_port or port
@@ -404,7 +322,7 @@ class Homeserver(Service):
                 scheme=scheme,
                 address=str(listener.address),
             )
-        if self.networks is not None and self.networks.dht is not None:
+        if self.networks is not None and self.networks.dht is not None and self.role.works:
             for host, port in self.networks.dht.addresses:
                 self.log.info("A node of the DHT at {address} (UDP)", address=str(Socket(host, port)))
         if isinstance(self.engine, str):

@@ -20,6 +20,7 @@ from pkarr.tls.session import IEngine, NoEngine
 from pubky_homeserver import testnet
 from pubky_homeserver.config import DEFAULT_DATA_DIR, Config, ConfigError, load
 from pubky_homeserver.core.errors import CannotStart
+from pubky_homeserver.core.roles import Role
 from pubky_homeserver.descriptors import client_connections, raise_limit
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.listening import Listener, bind
@@ -29,8 +30,6 @@ from pubky_homeserver.node import Homeserver
 from pubky_homeserver.store.address import RedisAddress
 from pubky_homeserver.store.process import EmbeddedRedis
 from pubky_homeserver.values import Socket
-
-ROLES = ("all", "web", "background")
 
 INTRODUCTION = f"""\
 Run a Pubky homeserver: it keeps people's files under their own keys, over HTTP.
@@ -52,6 +51,11 @@ Settings come from the environment (PUBKY_API_KEY, HOMESERVER_URL,
 PKARR_ENDPOINT), else from a .env file in the working directory, else from the
 TOML file. All of them are explained in
 {{manual}}
+
+One process is enough for most. Several can be one homeserver on an outside
+Redis, with one data directory: any number with --role web, which answer clients,
+and one with --role background, which publishes, follows peers, and has the admin
+API. Each needs a settings file of its own for its ports.
 """
 
 
@@ -62,7 +66,7 @@ class Options(UsageOptions):
     optParameters: ClassVar = [
         ["data-dir", "d", None, f"Where everything is kept. [default: {DEFAULT_DATA_DIR}]"],
         ["config", "c", None, "The settings, a TOML file. [default: homeserver.toml in the data directory]"],
-        ["role", None, "all", "What this process does. Several on one outside Redis: web or background."],
+        ["role", None, "all", "What this process does: all. Several on one outside Redis: web, and one background."],
     ]
     optFlags: ClassVar = [
         ["testnet", None, "Run a test network for app developers. It forgets everything unless --data-dir is given."],
@@ -100,23 +104,23 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
     Raises `ConfigError` and `CannotStart`.
     """
     is_test = bool(options["testnet"])
-    _check_role(options["role"], is_test)
+    role = _role(options["role"], is_test)
     is_passing = is_test and options["data-dir"] is None
     folder = Path(options["data-dir"] or DEFAULT_DATA_DIR).expanduser().absolute()
     config = _settings(options, folder, environment)
     observer = observe(options.parent, config.logging.level, reactor) if options.parent is not None else None
     engine = _engine()
-    listeners = _bind(config, options["role"], is_test, by_key=not isinstance(engine, str))
+    listeners = _bind(config, role, is_test, by_key=not isinstance(engine, str))
     with ExitStack() as undo:
         if is_passing:
             folder = Path(tempfile.mkdtemp(prefix="pubky-testnet-"))
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        directory = DataDirectory.open(folder, shared=options["role"] != "all")
+        directory = DataDirectory.open(folder, shared=role is not Role.ALL)
         keypair = directory.keypair(testnet.KEYPAIR if is_test else None)
         _check_peers(config, keypair.public_key.z32)
         directory.folder("blobs", "the bodies of files")
-        networks = _networks(config, options["role"], directory, reactor)
-        redis = _redis(config, options["role"], directory, reactor)
+        networks = _networks(config, role, directory, reactor)
+        redis = _redis(config, role, directory, reactor)
         password = config.admin.admin_password or directory.admin_password()
         directory.confirm()
         undo.pop_all()
@@ -130,6 +134,7 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
         engine=engine,
         networks=networks,
         redis=redis,
+        role=role,
         connections=client_connections(raise_limit()),
         surroundings=testnet.Surroundings(reactor) if is_test else None,
         is_passing=is_passing,
@@ -137,11 +142,12 @@ def build(options: Options, reactor: Any, environment: Mapping[str, str]) -> Hom
     )
 
 
-def _check_role(role: str, is_test: bool) -> None:
-    if role not in ROLES:
-        raise CannotStart(f"--role must be one of: {', '.join(ROLES)}")
-    if is_test and role != "all":
+def _role(name: str, is_test: bool) -> Role:
+    if name not in [*Role]:
+        raise CannotStart(f"--role must be one of: {', '.join(Role)}")
+    if is_test and name != Role.ALL:
         raise CannotStart("--testnet is one process: it has no --role")
+    return Role(name)
 
 
 def _settings(options: Options, folder: Path, environment: Mapping[str, str]) -> Config:
@@ -160,17 +166,17 @@ def _engine() -> IEngine | str:
         return str(error)
 
 
-def _bind(config: Config, role: str, is_test: bool, by_key: bool) -> dict[str, Listener]:
+def _bind(config: Config, role: Role, is_test: bool, by_key: bool) -> dict[str, Listener]:
     """Take every port, so that a taken one is told before anything is started."""
     wanted: dict[str, tuple[str, Socket]] = {}
-    if role != "background":
+    if role.serves:
         wanted["client"] = "drive.icann_listen_socket", config.drive.icann_listen_socket
         if by_key:
             wanted["pubky"] = "drive.pubky_listen_socket", config.drive.pubky_listen_socket
-        if config.admin.enabled:
-            wanted["admin"] = "admin.listen_socket", config.admin.listen_socket
-        if config.metrics.enabled:
-            wanted["metrics"] = "metrics.listen_socket", config.metrics.listen_socket
+    if role.works and config.admin.enabled:
+        wanted["admin"] = "admin.listen_socket", config.admin.listen_socket
+    if config.metrics.enabled:
+        wanted["metrics"] = "metrics.listen_socket", config.metrics.listen_socket
     if is_test:
         wanted["pkarr relay"] = "the test network's PKARR relay", testnet.PKARR_RELAY
         wanted["http relay"] = "the test network's http relay", testnet.HTTP_RELAY
@@ -183,14 +189,16 @@ def _check_peers(config: Config, key: str) -> None:
             raise CannotStart(f"peers.{peer.name}.key is this homeserver's own key: it must be that of another one")
 
 
-def _networks(config: Config, role: str, directory: DataDirectory, reactor: Any) -> Networks | None:
-    """Where records are published; None if another process does that."""
-    return None if role == "web" else Networks(reactor, config.pkdns, config.dht, directory.path / "dht")
+def _networks(config: Config, role: Role, directory: DataDirectory, reactor: Any) -> Networks | None:
+    """Where records are published, or only looked up; None if this process has nothing to look up."""
+    if role.works:
+        return Networks(reactor, config.pkdns, config.dht, directory.path / "dht")
+    return Networks(reactor, config.pkdns, config.dht, None) if config.peers else None
 
 
-def _redis(config: Config, role: str, directory: DataDirectory, reactor: Any) -> EmbeddedRedis | RedisAddress:
+def _redis(config: Config, role: Role, directory: DataDirectory, reactor: Any) -> EmbeddedRedis | RedisAddress:
     if config.redis.url is not None:
         return config.redis.url
-    if role != "all":
+    if role is not Role.ALL:
         raise CannotStart(f"--role {role} needs an outside Redis that the processes share: set redis.url")
     return EmbeddedRedis.prepare(reactor, directory.folder("redis", "all accounts"), config.redis.appendfsync)

@@ -302,7 +302,10 @@ def test_after_a_kill(node: Node) -> None:
 
 
 def test_roles_on_an_outside_redis(tmp_path: Path, outside: RedisServer) -> None:
-    """Processes are one homeserver: they share the data directory and a Redis, which goes on without them."""
+    """Processes are one homeserver: they share the data directory and a Redis, which goes on without them.
+
+    Clients talk to the web processes, the operator to the one in the background.
+    """
     redis = {"redis": {"url": f"unix://{outside.socket}"}}
     with ExitStack() as stack:
         web, other, background = (
@@ -311,9 +314,11 @@ def test_roles_on_an_outside_redis(tmp_path: Path, outside: RedisServer) -> None
         other.data = background.data = web.data
         web.start("--role", "web")
         other.start("--role", "web")
-        background.launch("--role", "background")
-        until(lambda: "This is the homeserver" in background.log(), why=background.written)
-        assert "Serving" not in background.log()
+        background.start("--role", "background")
+        assert not {*web.ports, *other.ports} - {"client API", "client API by key"}
+        assert {*background.ports} == {"admin API"}
+        password = {"X-Admin-Password": "open sesame"}
+        assert json.loads(background.ask("GET", "/info", None, password, "admin API")[1])["num_users"] == 0
         person = web.sign_up()
         for body in (b"small", b"large" * 10_000, b"small again"):
             assert web.put(person, "/pub/file", body) == 201

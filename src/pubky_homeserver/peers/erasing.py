@@ -67,7 +67,7 @@ def naming(keypair: Keypair) -> Callable[[str], str]:
 
 @define(eq=False)
 class Erasures(Service):
-    """Obeys orders; from its start on also looks after what is hidden, where `network` finds packets."""
+    """Obeys orders; from its start on also looks after what is hidden. `network` finds packets."""
 
     homeserver: str
     """Our own key."""
@@ -75,7 +75,7 @@ class Erasures(Service):
     copies: Copies
     packets: Packets
     name: Callable[[str], str]
-    network: INetwork | None
+    network: INetwork
     look: Callable[[str], Coroutine[Deferred[Any], Any, None]]
     """Looks up the newest record of an account, and learns it; never fails."""
     leave: Callable[[str], None]
@@ -112,7 +112,7 @@ class Erasures(Service):
             self.leave(pubky)
             await self.copies.refresh(pubky)
             self.log.info("{pubky} is erased: {sender} orders it", pubky=pubky, sender=sender)
-            self._wake()
+            self.look_soon()
         return obeyed
 
     async def check(self, pubky: str, source: IPeer) -> None:
@@ -124,7 +124,7 @@ class Erasures(Service):
     def look_again(self, pubky: str) -> None:
         """Look at a copy at once, if it is hidden: a record names us."""
         if self._looked.pop(pubky, None) is not None:
-            self._wake()
+            self.look_soon()
 
     async def show(self, pubky: str) -> bool:
         """Show a hidden copy to its user, who signs up here. Whether there is one now."""
@@ -139,9 +139,8 @@ class Erasures(Service):
     def startService(self) -> None:
         """Begin to look after it."""
         super().startService()
-        if self.network is not None:
-            self._running = Deferred.fromCoroutine(self._run())
-            self._running.addErrback(self._end)
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(self._end)
 
     def stopService(self) -> Deferred[None]:
         """Stop; fires when nothing is under way any more."""
@@ -204,7 +203,6 @@ class Erasures(Service):
             await self.copies.refresh(pubky)
 
     async def _resolve(self, pubky: str) -> SignedPacket | None:
-        assert self.network is not None
         try:
             return await self.network.resolve(PublicKey.from_z32(pubky), Policy.NETWORK_ONLY)
         except (NetworkError, InvalidPublicKey):
@@ -219,7 +217,8 @@ class Erasures(Service):
         finally:
             self._resting = None
 
-    def _wake(self) -> None:
+    def look_soon(self) -> None:
+        """Look after what is hidden now: there is more of it."""
         if self._resting is not None and not self._resting.called:
             self._resting.callback(None)
 

@@ -129,9 +129,14 @@ class Exchange:
         self._due[pubky] = None
         self._work()
 
-    def begin(self) -> None:
-        """Show all, if one of us may have forgotten some since that was done. A peer that did not answer is back."""
+    def begin(self, anew: bool = False) -> None:
+        """Show all, if one of us may have forgotten some since that was done, or if it is done `anew`.
+
+        A peer that did not answer is back.
+        """
         self._all = True
+        if anew:
+            self._shown = None
         if self._resting is not None and not self._resting.called:
             self._resting.callback(None)
         self._work()

@@ -1,10 +1,6 @@
 """What peers may ask of one log of an account, and what its followers bring. See `peers/web.py`."""
 
-<<<<<<< HEAD
-from collections.abc import Callable
-=======
-from collections.abc import Awaitable, Callable, Sequence
->>>>>>> fa75245 (A fork is noted at both homeservers, and the operator sees forks and moves after a restart, too)
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
 

@@ -193,6 +193,10 @@ class Mirror(Service):
             return
         self.failure = None
         self.begun()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Go through all that the peer offers."""
         if self._looking is not None:
             self._looking.cancel()
         looking = self._looking = Deferred.fromCoroutine(self._look())
@@ -288,14 +292,17 @@ class Mirror(Service):
     async def _follow(self, pubky: str, private: bool) -> None:
         """Bring one log up to date, with all its bodies."""
         newest = await self._look_up(pubky)
-        if self.copies.of(pubky) is None and self.copies.count_of(self.peer.key) >= MOST:
+        copy = await self.copies.refresh(pubky)
+        if copy is None and self.copies.count_of(self.peer.key) >= MOST:
             raise PeerRefused(f"more than {MOST} of its accounts are not followed")
-        if self.copies.of(pubky) is None:
+        if copy is None:
             await self.check(pubky, self.source)
-        await self.copies.store.begin(pubky, self.peer.key, self._now())
+        if copy is None or copy.primary != self.peer.key:  # one that is hidden meanwhile must not begin anew
+            await self.copies.store.begin(pubky, self.peer.key, self._now())
+            await self.copies.refresh(pubky)  # from now on what is not here yet is not said to be missing
         if newest is not None:
             await self.packets.learn(newest)
-        await self.copies.refresh(pubky)  # from now on what is not here yet is not said to be missing
+            await self.copies.refresh(pubky)
         try:
             await self.follower.catch_up(pubky, private)
             left = await self.follower.fill(pubky, self.peer.private)

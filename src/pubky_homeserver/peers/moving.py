@@ -119,6 +119,11 @@ class Moving(Service):
             working.cancel()
         return await self._open(pubky, incomplete)
 
+    async def weigh_all(self) -> None:
+        """Open what may open of all copies."""
+        for copy in self.claims.copies.all():
+            await self._weigh(copy.pubky)
+
     async def check(self, pubky: str | None) -> list[dict[str, object]]:
         """What would become of a copy, or of all, if its user came here now. For the operator."""
         copies = self.claims.copies
@@ -160,8 +165,7 @@ class Moving(Service):
 
     async def _resume(self) -> None:
         """Go on with what the last process left."""
-        for copy in self.claims.copies.all():
-            await self._weigh(copy.pubky)
+        await self.weigh_all()
         for pubky in await self.store.announcing(1000):
             self._later(self._finish(pubky, ""))
 

@@ -5,15 +5,13 @@ and who leaves has left, as before; but nobody is asked, and nothing is verified
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from attrs import define, evolve, field
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall, deferLater
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.task import LoopingCall
 from twisted.web.iweb import IAgent
 
 from pkarr.interfaces import INetwork
@@ -25,6 +23,7 @@ from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
+from pubky_homeserver.core.roles import Role
 from pubky_homeserver.interfaces import (
     IAccountStore,
     IChronicleStore,
@@ -32,6 +31,7 @@ from pubky_homeserver.interfaces import (
     IErasureStore,
     IFollower,
     IGrantStore,
+    IHints,
     IIntegrityStore,
     ILogStore,
     IMoveStore,
@@ -53,10 +53,12 @@ from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.peers.mirror import Mirror
 from pubky_homeserver.peers.moving import Moving
 from pubky_homeserver.peers.neighbours import Neighbour
+from pubky_homeserver.peers.news import News
 from pubky_homeserver.peers.official import Official
 from pubky_homeserver.peers.opening import Opening
 from pubky_homeserver.peers.ordering import Orders
 from pubky_homeserver.peers.overview import Overview
+from pubky_homeserver.peers.processes import BackgroundProcess, WebProcess
 from pubky_homeserver.peers.reminding import Reminder
 from pubky_homeserver.peers.retelling import Retelling
 from pubky_homeserver.peers.strangers import Stranger
@@ -70,12 +72,16 @@ from pubky_homeserver.storage import Storage
 EPOCH = 60.0
 """Seconds from one look at our own epoch to the next."""
 
+AgentTo = Callable[[Peer], IAgent | None]
+"""What reaches a peer; None if nothing does."""
+
 
 @define(eq=False)
 class Peering(Service):
     """Lets peers follow, and follows them. `agent` reaches a peer; `network` finds packets.
 
-    A process without `network` serves only: another one keeps the copies up to date, and opens accounts.
+    Where several processes are a homeserver one of them follows, and opens accounts; by `hints` it hears what the
+    others heard, and they how the copies are (`processes.py`).
     """
 
     keypair: Keypair
@@ -88,8 +94,8 @@ class Peering(Service):
     shelf: IShelfStore
     packets: Packets
     storage: Storage
-    network: INetwork | None
-    agent: Callable[[Peer], IAgent | None]
+    network: INetwork
+    agent: AgentTo
     clock: IReactorTime
     epoch: Callable[[], str]
     erasing: IErasureStore = field(kw_only=True)
@@ -99,6 +105,9 @@ class Peering(Service):
     """Seconds from the order to erase a copy until it is wiped."""
     is_taken_down: Callable[[str], bool] = field(default=lambda _pubky: False, kw_only=True)
     """Whether nobody may read an account here."""
+    role: Role = field(default=Role.ALL, kw_only=True)
+    hints: IHints | None = field(default=None, kw_only=True)
+    """How this process and others hear of each other; it may be None if there are no others."""
     tally: Tally = field(factory=Tally, init=False)
     """What happens with peers, counted."""
     shelved: Waiting = field(init=False)
@@ -122,19 +131,21 @@ class Peering(Service):
     orders: Orders = field(init=False)
     """What we order."""
     moving: Moving | None = field(default=None, init=False)
-    watch: Watch | None = field(default=None, init=False)
+    watch: Watch = field(init=False)
+    """Looks records up; those of who writes here too, where it is started."""
     _healing: Rounds | None = field(default=None, init=False)
     _services: tuple[Service, ...] = field(default=(), init=False)
     # What runs besides the mirrors, in the order of its start.
     verifier: Verifier | None = field(default=None, init=False)
-    _following_up: set[Deferred[None]] = field(factory=set, init=False)
-    # What is done about packets that were news.
+    news: News = field(init=False)
+    """What is done about packets that were news."""
     _epoch: str = field(default="", init=False)
     _looking: LoopingCall = field(init=False)
     # Whether our own epoch changes.
     _deaf: list[Callable[[], None]] = field(factory=list, init=False)
-    # How to hear of packets, and of lost bodies, no more.
-    log: ClassVar[Logger] = Logger()
+    # How to hear of lost bodies no more.
+    _others: WebProcess | BackgroundProcess | None = field(init=False)
+    # What is told to other processes, and heard of them.
 
     @chronicle.default
     def _make_chronicle(self) -> Chronicle:
@@ -170,10 +181,30 @@ class Peering(Service):
 
     @neighbours.default
     def _make_neighbours(self) -> dict[str, Neighbour]:
-        if self.network is None:
-            return {}
         reached = {peer: self.agent(peer) for peer in self.peers}
         return {peer.key: self._neighbour(peer, agent) for peer, agent in reached.items() if agent is not None}
+
+    @watch.default
+    def _make_watch(self) -> Watch:
+        return Watch(self.storage.entries, self.packets, self.network, self.clock)
+
+    @news.default
+    def _make_news(self) -> News:
+        concerned = self.neighbours if self.role.works else {}
+        return News(self.knowledge, concerned, self._learn, self.tally, self.clock)
+
+    @_others.default
+    def _make_others(self) -> WebProcess | BackgroundProcess | None:
+        key = self.knowledge.homeserver
+        if self.role is Role.ALL:
+            return None
+        assert self.hints is not None
+        if self.role is Role.WEB:
+            return WebProcess(key, self.copies, self.hints, self.clock)
+        return BackgroundProcess(
+            *(key, self.copies, self.packets, self.hints, self.clock),
+            *(self._look_again, self.news.hear, self._forget, self._call, self._notice),
+        )
 
     @_looking.default
     def _make_looking(self) -> LoopingCall:
@@ -203,26 +234,26 @@ class Peering(Service):
         return Orders(key, peers, sources, self.erasing, self.logs, self.packets, self.clock)
 
     def __attrs_post_init__(self) -> None:
-        self.site.obey, self.site.called = self.erasures.obey, self.orders.begin
+        self.site.obey, self.site.called = self.erasures.obey, self._call
         self.claims.show, self.claims.hidden = self.erasures.show, self.erasing.hidden
-        if self.network is not None:
-            self._make_services(self.network)
+        self.claims.look, self.claims.look_soon = self.watch.look, self.watch.look_soon
+        self.erasures.look = self.watch.look
+        if self.role.works:
+            self._make_services()
         exposure = Exposure(self.neighbours, self.accounts, self.logs, self.copies)
         facts = self.neighbours, self._traffic, self.copies, self.orders, self.erasures
         self.overview = Overview(*facts, exposure, self.shelved, self.tally, self.chronicle)
 
-    def _make_services(self, network: INetwork) -> None:
-        """What a process does that reaches peers and networks."""
-        self.watch = Watch(self.storage.entries, self.packets, network, self.clock)
-        self.claims.look, self.claims.look_soon = self.watch.look, self.watch.look_soon
+    def _make_services(self) -> None:
+        """What is done in the background."""
         key, look = self.knowledge.homeserver, self.watch.look_soon
         opening = Opening(key, self.moves, self.copies, self.packets, self.neighbours, self.clock)
         followed = frozenset(mirror.peer.key for mirror in self.mirrors)
-        reminder = Reminder(self.packets, self.copies, followed, network, self.clock, self.tally)
+        reminder = Reminder(self.packets, self.copies, followed, self.network, self.clock, self.tally)
         self.moving = Moving(opening, self.moves, self.claims, self.neighbours, look, self.clock, self.chronicle)
         counting = Rounds(self.shelved.look, "The count of conflicts", COUNT, self.clock, first=0.0)
         reading = Rounds(self.chronicle.look, "The look at what happened", COUNT, self.clock, first=0.0)
-        self.erasures.look, self.erasures.come = self.watch.look, self.moving.weigh_soon
+        self.erasures.come = self.moving.weigh_soon
         services = (self.watch, self.moving, self.erasures, self.orders, reminder, counting, reading)
         self._services = (*services, *(self._make_mending() if self.peers else ()))
 
@@ -252,7 +283,6 @@ class Peering(Service):
         return tuple(one.mirror for one in self.neighbours.values() if one.mirror is not None)
 
     def _neighbour(self, peer: Peer, agent: IAgent) -> Neighbour:
-        assert self.network is not None
         traffic = self._traffic[peer.key] = Traffic()
         official = Official(peer, agent, self.clock, traffic) if peer.official else None
         client: IPeer = PeerClient(peer, self.keypair, agent, self.clock, traffic)
@@ -288,7 +318,7 @@ class Peering(Service):
             follower = Retelling.of(official, ours, self.logs, self.storage.entries)
         exchange = Exchange(peer, client, self.knowledge, self.clock, self.epoch)
         mirror = None
-        if peer.follow != NONE:
+        if peer.follow != NONE and self.role.works:
             network = self.network
 
             def begun() -> None:
@@ -307,33 +337,15 @@ class Peering(Service):
         if self._healing is not None:
             self._healing.soon(SOON)
 
-    # --- packets --------------------------------------------------------------------------------------------------
+    # --- what other processes and peers bring -----------------------------------------------------------------------
 
-    def _hear(self, packet: SignedPacket, kept: Kept) -> None:
-        """A packet was news: in the next turn, for who brought it may be the one that has to stop."""
-        if kept is Kept.FENCED:
-            self.tally.count(Counted.FENCED)
-        following = Deferred.fromCoroutine(self._follow_up(packet, kept))
-        self._following_up.add(following)
-        following.addErrback(self._end)
-        following.addBoth(lambda _none: self._following_up.discard(following))
-
-    async def _follow_up(self, packet: SignedPacket, kept: Kept) -> None:
-        await deferLater(self.clock, 0)
-        pubky, home = packet.public_key.z32, home_of(packet)
-        copy = await self.copies.refresh(pubky)
-        for key, neighbour in self.neighbours.items():
-            if self.knowledge.may_know(neighbour.peer, packet, pubky):
-                neighbour.exchange.tell(pubky)
-            if neighbour.mirror is None or home is None:
-                continue
-            if key != home:
-                neighbour.mirror.leave(pubky)
-            elif copy is not None and neighbour.peer.follows(pubky):
-                neighbour.mirror.hint(pubky, False)
-                if neighbour.peer.private:
-                    neighbour.mirror.hint(pubky, True)
-        if copy is None and home == self.knowledge.homeserver:
+    def _learn(self, packet: SignedPacket, kept: Kept) -> None:
+        """A packet was kept, and the copy is as it says."""
+        pubky = packet.public_key.z32
+        if isinstance(self._others, WebProcess):
+            self._others.tell_packet(pubky, kept)
+            return
+        if self.copies.of(pubky) is None and home_of(packet) == self.knowledge.homeserver:
             self.erasures.look_again(pubky)
         if self.moving is not None:
             self.moving.learn(packet, kept)
@@ -343,9 +355,19 @@ class Peering(Service):
         for mirror in self.mirrors:
             mirror.leave(pubky)
 
-    def _end(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            self.log.failure("A packet was not followed", failure)
+    def _forget(self, pubky: str) -> None:
+        """Another process has hidden a copy, for it is to be erased."""
+        self._leave(pubky)
+        self.erasures.look_soon()
+
+    async def _look_again(self) -> None:
+        """Go through everything once more: what other processes heard may not have come here."""
+        for neighbour in self.neighbours.values():
+            neighbour.exchange.begin(anew=True)
+            if neighbour.mirror is not None and neighbour.mirror.running:
+                neighbour.mirror.look_again()
+        if self.moving is not None:
+            await self.moving.weigh_all()
 
     def _look_at_epoch(self) -> None:
         """Show all packets again when our own store may have forgotten some."""
@@ -358,9 +380,19 @@ class Peering(Service):
 
     def _notice(self, key: str) -> None:
         """A peer asks us something."""
+        if isinstance(self._others, WebProcess):
+            self._others.tell_asked(key)
+            return
         neighbour = self.neighbours.get(key)
         if neighbour is not None and neighbour.mirror is not None:
             neighbour.mirror.notice()
+
+    def _call(self, key: str) -> None:
+        """A peer begins to listen."""
+        if isinstance(self._others, WebProcess):
+            self._others.tell_called(key)
+        else:
+            self.orders.begin(key)
 
     def _late(self, peer: Peer) -> LateWrites | None:
         """What takes late writes of a peer; None if it cannot be asked for their bodies."""
@@ -373,11 +405,11 @@ class Peering(Service):
     def startService(self) -> None:
         """Begin to follow."""
         super().startService()
-        self._deaf.append(self.packets.listen(self._hear))
         if self.peers:
             losses = Losses(self.copies, self.integrity, self.tally, self._heal_soon)
             self._deaf.append(self.storage.on_loss(losses.note))
-        for service in self._services:
+        others = () if self._others is None else (self._others,)  # first of all: how the copies are from now on is told
+        for service in (*others, self.news, *self._services):
             service.startService()
         for neighbour in self.neighbours.values():
             if neighbour.mirror is not None and not neighbour.peer.paused:
@@ -393,8 +425,8 @@ class Peering(Service):
             self._looking.stop()
         while self._deaf:
             self._deaf.pop()()
-        ending: list[Any] = [maybeDeferred(one.stopService) for one in (*self._services, *self.mirrors)]
+        others = () if self._others is None else (self._others,)
+        services = dict.fromkeys((*others, self.news, *self._services, self.watch, *self.mirrors))
+        ending: list[Any] = [maybeDeferred(one.stopService) for one in services]
         ending += [stopping for one in self.neighbours.values() if (stopping := one.exchange.stop()) is not None]
-        for one in [*self._following_up]:
-            one.cancel()
         return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)

@@ -78,7 +78,7 @@ key                    type    what it holds
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
 `wake`                 channel a message after each event; its content means nothing
 `revocations`          channel what was revoked: `session:<id>` or `grant:<id>`
-`hints`                channel what other processes of the homeserver have to look at again: a word, blank, a key
+`hints`                channel what other processes of the homeserver have to look at again: a word, and keys
 =====================  ======  =====================================================================================
 
 Bytes of Redis' memory, measured with Redis 7.0 (`tests/bench/store.py`): 390 for a file whose path has 60 bytes, its
