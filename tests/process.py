@@ -96,6 +96,8 @@ class Node:
     folder: Path
     data: Path
     """Its data directory."""
+    program: tuple[str, ...] = (TWISTD,)
+    """What is run: `twistd`, or what does as that does, and something more."""
     ports: dict[str, int] = field(factory=dict, init=False)
     """What is served → its port, of the last start."""
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
@@ -117,7 +119,7 @@ class Node:
         role = options[options.index("--role") + 1] if "--role" in options else ""
         self._services = frozenset({"client API", "admin API"} - _LACKS.get(role, set()))
         place = ("--data-dir", str(self.data), "--config", str(self.settings))
-        command = [TWISTD, *twistd, "homeserver", *(() if "--testnet" in options else place), *options]
+        command = [*self.program, *twistd, "homeserver", *(() if "--testnet" in options else place), *options]
         everything = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **(environment or {})}
         with (self.folder / "stdout").open("wb") as stdout, (self.folder / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(

@@ -26,7 +26,7 @@ from pubky_homeserver.core.tokens import sign_auth_token
 from tests.faults.mirroring.checker import Dump, Shown, Violation, check_equal
 from tests.faults.mirroring.history import Client, History
 from tests.faults.mirroring.proxy import FaultProxy, Wires
-from tests.process import Node, node_in, until
+from tests.process import TWISTD, Node, node_in, until
 
 PATIENCE = 60.0  # seconds; a copy needs less than one, after a failure a few, on a busy machine more
 SETTLED = 2.0  # seconds within which homeservers are quiet after the last write
@@ -228,11 +228,13 @@ def world(
     shifts: Mapping[str, float] | None = None,
     changes: Mapping[str, Mapping[str, Mapping[str, object]]] | None = None,
     by_key: bool = False,
+    program: tuple[str, ...] = (TWISTD,),
 ) -> Iterator[World]:
     """Homeservers that run. `links`: who follows whom, and what else the follower sets for that peer.
 
     `shifts`: how far clocks are ahead (seconds). `changes`: other settings of a homeserver. `by_key`: they know only
-    each other's keys, and speak TLS by these; then one way leads to a homeserver, whoever comes.
+    each other's keys, and speak TLS by these; then one way leads to a homeserver, whoever comes. `program`: what
+    is run.
     """
     names = sorted({name for link in links for name in link})
     with ExitStack() as stack:
@@ -261,6 +263,7 @@ def world(
                 assert isinstance(peer, dict)
                 del peer["url"]
             nodes[name] = stack.enter_context(node_in(folder / name, settings, (changes or {}).get(name, {})))
+            nodes[name].program = program
         here = World(chance, nodes, keys, ways, relay)
         threads = [
             threading.Thread(target=here.start, args=(name,), kwargs={"shift": (shifts or {}).get(name, 0.0)})
