@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -26,6 +26,7 @@ from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Account, Entry
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.packets import Packets
+from pubky_homeserver.peers import following
 from pubky_homeserver.peers.comparing import Comparing
 from pubky_homeserver.peers.following import AHEAD, Follower
 from pubky_homeserver.peers.mirror import LONGEST_DELAY, RARELY, Mirror
@@ -258,6 +259,34 @@ async def test_wrong_bodies() -> None:
     world.mirror.hint(pubky, False)
     world.pass_time(1)
     await world.compare(pubky)
+    await world.mirror.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_log_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small bodies come with their events and take room all the same; names without bodies end the log one day."""
+    monkeypatch.setattr(following, "NAMES", 30 * ENTRY_OVERHEAD)
+    world = World(Random(7))
+    pubky = await world.sign_up(USERS[0])
+    copies, room = world.mirror.copies, 10 * (ENTRY_OVERHEAD + INLINE)
+    follower = world.mirror.follower
+    assert isinstance(follower, Follower)
+    world.mirror.follower = evolve(
+        follower, may_keep=lambda length: copies.held_by(PRIMARY) + length <= room, read=copies.refresh
+    )
+    world.mirror.startService()
+    for number in range(200):
+        await world.write(pubky, f"/pub/{number}", b"%d" % number * (INLINE // 3))
+        await world.peer.hint(pubky, False)
+        world.pass_time(0.5)
+    copy = await world.copy.copies.copy(pubky)
+    assert copy is not None
+    position = copy.public.position
+    assert position is not None
+    assert position.seq < 60, "its names are too many"
+    assert position.seq - copy.missing <= room / ENTRY_OVERHEAD, "it has no more bodies than there was room for"
+    assert copy.used - copy.absent <= room + 31 * ENTRY_OVERHEAD
+    assert "max_bytes" in (world.mirror.trouble or "")
     await world.mirror.stopService()
 
 

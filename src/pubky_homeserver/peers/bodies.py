@@ -58,9 +58,14 @@ class Bodies:
 
     async def given(self, pubky: str, private: bool, entry: Entry, body: bytes | None) -> Entry:
         """An entry with the body that came with it, if that is right and small; else as `fetched`."""
-        if body is not None and len(body) <= self.inline_limit and blake3(body).digest() == entry.content_hash:
-            return evolve(entry, body=body)
-        return await self.fetched(pubky, private, entry)
+        is_right = body is not None and len(body) == entry.length and blake3(body).digest() == entry.content_hash
+        if not is_right or entry.length > self.inline_limit:
+            return await self.fetched(pubky, private, entry)
+        if not self.may_keep(self.underway.bytes + entry.length):
+            return entry
+        self.underway.begin(entry.length)
+        self.underway.end(pubky, entry.length, True)
+        return evolve(entry, body=body)
 
     async def fetched(self, pubky: str, private: bool, entry: Entry) -> Entry:
         """An entry with its body; or as it is, if that cannot be had. Raises what `IPeer.body` does but `BodyGone`."""
