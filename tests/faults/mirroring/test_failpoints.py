@@ -8,8 +8,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tests.faults.mirroring.test_lost_time import back_up, rewind
 from tests.faults.mirroring.test_lost_time import judge as judge_shelved
 from tests.faults.mirroring.test_records import until_it_writes
 from tests.faults.mirroring.world import Link, Load, Reader, Somebody, World, world
-from tests.process import until
+from tests.process import STOP, until
 
 PATHS = tuple(f"/pub/{number}" for number in range(12))
 MUTUAL: dict[Link, dict[str, object]] = {("bob", "alice"): {}, ("alice", "bob"): {}}
@@ -43,27 +44,40 @@ def ends(name: str, chance: random.Random, *points: str) -> list[End]:
 
 
 def chain(here: World, row: Iterable[End], begin: Callable[[], object] = lambda: None) -> None:
-    """One end after the other; `begin` is called when the first one is set. At last all of them run."""
-    left = [*row]
-    left[0][1].arm(here.nodes[left[0][0]].folder)
+    """One end after the other of each homeserver; `begin` is called when the first ones are set. At last all run."""
+    left: dict[str, list[Point]] = {}
+    for name, point in row:
+        left.setdefault(name, []).append(point)
+    for name, points in left.items():
+        points[0].arm(here.nodes[name].folder)
     with suppress(OSError, HTTPException):  # the end may come while a client waits
         begin()
-    for number, (name, point) in enumerate(left):
-        node = here.nodes[name]
-        process = node.process
-        assert process is not None
-        until(lambda: process.poll() is not None, REACHED, lambda: f"{name} never came to: {point} {node.written()}")  # noqa: B023
-        assert process.returncode == -signal.SIGKILL
-        assert not is_armed(node.folder)
-        if point.redis == "together":
+    while left:
+        name = until(partial(ended, here, left), REACHED, partial(not_reached, here, left))
+        node, points = here.nodes[name], left[name]
+        assert node.process is not None
+        assert node.process.wait(STOP) == -signal.SIGKILL
+        if points.pop(0).redis == "together":
             node.kill()
-        if number + 1 < len(left):
-            left[number + 1][1].arm(here.nodes[left[number + 1][0]].folder)
+        if points:
+            points[0].arm(node.folder)
+        else:
+            del left[name]
         try:
             here.start(name)
         except AssertionError:
-            if number + 1 == len(left) or is_armed(here.nodes[left[number + 1][0]].folder):
+            if name not in left or is_armed(node.folder):
                 raise  # else it has come to the next point while it started
+
+
+def ended(here: World, left: Mapping[str, Sequence[Point]]) -> str | None:
+    """A homeserver that has come to its point; None if none has."""
+    return next((name for name in left if not is_armed(here.nodes[name].folder)), None)
+
+
+def not_reached(here: World, left: Mapping[str, Sequence[Point]]) -> str:
+    """What is waited for in vain."""
+    return " ".join(f"{name} never came to: {points[0]}{here.nodes[name].written()}" for name, points in left.items())
 
 
 @contextmanager

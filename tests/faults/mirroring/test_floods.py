@@ -83,7 +83,12 @@ def flood(kind: str) -> Iterator[Flood]:
 def memory(node: Node) -> int:
     """Bytes of memory that the process of a homeserver takes."""
     assert node.process is not None
-    pages = Path(f"/proc/{node.process.pid}/statm").read_text().split()[1]
+    return resident(node.process.pid)
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process takes."""
+    pages = Path(f"/proc/{process}/statm").read_text().split()[1]
     return int(pages) * 4096
 
 
