@@ -67,9 +67,9 @@ async def listing(store: Store, directory: str = "/pub/") -> list[str]:
         return []
 
 
-async def begin_whole(store: Store, private: bool = False) -> None:
+async def begin_whole(store: Store, private: bool = False, packet: bytes | None = None) -> None:
     """Begin a copy with a log that is whole and has no files."""
-    await store.copies.begin(ALICE, PRIMARY, NOW)
+    await store.copies.begin(ALICE, PRIMARY, NOW, packet)
     await store.copies.begin_list(ALICE, private, standing())
     await store.copies.keep_listed(ALICE, private, (), END)
     assert await store.copies.end_list(ALICE, private, standing())

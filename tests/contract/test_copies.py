@@ -10,11 +10,13 @@ from zope.interface.verify import verifyObject
 
 from pubky_homeserver.core.copies import CopiedLog, Copy, Listed, Position
 from pubky_homeserver.core.digests import EMPTY, fold
+from pubky_homeserver.core.erasing import Obeyed
 from pubky_homeserver.core.errors import (
     DigestMismatch,
     NotFound,
     UserExists,
 )
+from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.records import Entry, Totals
 from pubky_homeserver.interfaces import ICopyStore
 from tests.contract.copying import (
@@ -36,6 +38,13 @@ from tests.contract.copying import (
 )
 from tests.contract.store import ALICE, BOB, Store, entry, put, session, sign_up
 
+NAME = "ff" * 32
+
+
+def packet(timestamp: int) -> bytes:
+    """A packet."""
+    return bytes(64) + timestamp.to_bytes(8, "big")
+
 
 def test_keeps_the_port(store: Store) -> None:
     """The store has every method of the port, with its arguments."""
@@ -47,15 +56,61 @@ def test_keeps_the_port(store: Store) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_copy_begins(store: Store) -> None:
-    """A copy begins without positions; begun again it goes on, and may follow another homeserver."""
+    """A copy begins without positions; begun again it goes on."""
     assert await store.copies.copy(ALICE) is None
-    await store.copies.begin(ALICE, PRIMARY, NOW)
+    assert await store.copies.begin(ALICE, PRIMARY, NOW)
     assert await copy_of(store) == Copy(ALICE, PRIMARY, NOW, 0, 0, CopiedLog(), CopiedLog())
     await store.copies.begin_list(ALICE, False, standing(3, 30, b"\1" * 16))
-    await store.copies.begin(ALICE, OTHER, NOW + 1)
+    assert await store.copies.begin(ALICE, PRIMARY, NOW + 1)
     found = await copy_of(store)
-    assert (found.primary, found.begun) == (OTHER, NOW)
+    assert (found.primary, found.begun) == (PRIMARY, NOW)
     assert found.public.position == standing(3, 30, b"\1" * 16).position
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_the_kept_packet_says_where_an_account_lives(store: Store) -> None:
+    """No copy begins, and none follows another homeserver, by a packet that is not the newest one."""
+    first, second = packet(1), packet(2)
+    assert await store.copies.begin(ALICE, PRIMARY, NOW, first)
+    assert await store.packets.keep_packet(ALICE, first, PRIMARY) is Kept.KEPT
+    assert await store.packets.keep_packet(ALICE, second, OTHER) is Kept.KEPT
+    for old in (first, packet(3), None):
+        assert not await store.copies.begin(ALICE, PRIMARY, NOW, old)
+        assert (await copy_of(store)).primary == OTHER
+    assert await store.copies.begin(ALICE, OTHER, NOW), "it goes on"
+    assert await store.copies.forget(ALICE, 10)
+    for old in (first, packet(3), None):
+        assert not await store.copies.begin(ALICE, OTHER, NOW, old)
+    assert await store.copies.copy(ALICE) is None
+    assert await store.copies.begin(ALICE, OTHER, NOW, b"\1" * 64 + second[64:]), "somebody signed it twice"
+    assert (await copy_of(store)).primary == OTHER
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_copy_whose_primary_was_missed(store: Store) -> None:
+    """What was hidden when the account moved follows the homeserver that the kept packet names, once that is found."""
+    await store.copies.begin(ALICE, PRIMARY, NOW, packet(1))
+    await store.packets.keep_packet(ALICE, packet(1), PRIMARY)
+    assert await store.erasures.hide(ALICE, PRIMARY, "ab" * 16, 9, 2 * NOW, NAME) is Obeyed.HIDDEN
+    await store.packets.keep_packet(ALICE, packet(2), OTHER, is_peer=True)
+    assert await store.erasures.show(ALICE)
+    assert (await copy_of(store)).primary == PRIMARY
+    assert await store.copies.begin(ALICE, OTHER, NOW, packet(2))
+    assert (await copy_of(store)).primary == OTHER
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_erased_does_not_begin_again(store: Store) -> None:
+    """Who has looked at what was erased before an order came, or has taken the copy for granted, begins none."""
+    seen = NAME, await store.erasures.erased(NAME)
+    assert not await store.copies.begin(ALICE, PRIMARY, NOW, erased=None)
+    assert await store.copies.begin(ALICE, PRIMARY, NOW, erased=seen)
+    assert await store.erasures.hide(ALICE, PRIMARY, "ab" * 16, 9, 2 * NOW, NAME) is Obeyed.HIDDEN
+    for erased in (seen, None, (NAME, ["cd" * 16])):
+        assert not await store.copies.begin(ALICE, PRIMARY, NOW, erased=erased)
+    assert await store.copies.copy(ALICE) is None
+    assert await store.copies.begin(ALICE, PRIMARY, NOW, erased=(NAME, ["ab" * 16]))
+    assert await store.copies.begin(ALICE, PRIMARY, NOW, erased=None)
 
 
 @pytest_twisted.ensureDeferred

@@ -263,7 +263,7 @@ async def test_a_new_copy_may_begin_beside_the_hidden_one(store: Store) -> None:
     """A user who came back to the primary is followed anew, and what was hidden is wiped without touching that."""
     await copy_with_files(store)
     await hide(store)
-    await begin_whole(store)
+    await begin_whole(store, packet=PACKET)
     one = bare("/pub/new")
     await store.packets.keep_packet(ALICE, evolve_time(PACKET), PRIMARY)
     assert await store.copies.apply(ALICE, False, event_of(one, 500, fold(EMPTY, mark_of(one))), entry("/pub/new"))

@@ -105,6 +105,22 @@ async def test_a_peer_that_was_down_gets_the_order_when_it_is_back() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_order_that_another_process_obeyed() -> None:
+    """Who works on the copy in that moment, and does not know yet that it is hidden, begins none in its place."""
+    world, user = await begin("a", "b")
+    standing = await world.nodes["a"].store.logs.standing(user.pubky, False)
+    assert standing is not None
+    position, store, hidden = standing.position, world.nodes["b"].store, erasures(world, "b")
+    until, name = int(world.microseconds + GRACE * 1_000_000), hidden.name(user.pubky)
+    obeyed = await store.erasures.hide(user.pubky, world.nodes["a"].key, position.log_id, position.seq, until, name)
+    assert obeyed is Obeyed.HIDDEN
+    await world.put(user, "/pub/later", b"x")
+    world.pass_time(700)
+    assert await is_hidden(world, "b", user)
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
 async def test_who_is_not_the_primary_orders_nothing() -> None:
     """I12: an order from a peer whom the newest record does not name changes nothing, whatever it says."""
     world, user = await begin("a", "b", "c")

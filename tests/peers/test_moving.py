@@ -12,6 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
+from pkarr.builder import Builder
 from pkarr.keys import Keypair
 from pubky_homeserver.accounts import Accounts
 from pubky_homeserver.core.errors import InvalidRequest, NotHereYet, NotPrimary, Refused, UserExists
@@ -123,6 +124,25 @@ async def test_a_move() -> None:
     world.pass_time(5)
     await check_writes(world, user)
     await check_copy(world.nodes["b"], world.nodes["c"], user.pubky)
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_deposed_primary_stays_deposed() -> None:
+    """I12: what the old homeserver tells in the moment in which a newer record is learned does not make it primary."""
+    world, user = await begin("a", "b")
+    node, stranger = world.nodes["b"], Keypair(b"\x77" * 32).public_key.z32
+    assert node.peering is not None
+    mirror = node.peering.neighbours[world.nodes["a"].key].mirror
+    assert mirror is not None
+    packet = Builder().https("_pubky", 0, stranger).sign(user.keypair, world.microseconds + 5)
+    await node.peering.packets.learn(packet)
+    mirror.hint(user.pubky, False)
+    await world.network.publish(packet)
+    world.pass_time(600)
+    copy = await node.store.copies.copy(user.pubky)
+    assert copy is not None
+    assert copy.primary == stranger
     await end(world)
 
 

@@ -5,9 +5,15 @@ grace is over. In between the user's newest record may still name the peer: then
 primary turned hostile, and it is shown again.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from attrs import frozen
+
+Erased = tuple[str, Sequence[str]]
+"""The name of an account among what was erased, and the log ids of what was."""
+
+NEVER: Erased = "", ()
 
 
 @frozen

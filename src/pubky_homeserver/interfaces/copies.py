@@ -18,7 +18,7 @@ from pubky_homeserver.core.copies import (
     Position,
     Reign,
 )
-from pubky_homeserver.core.erasing import Obeyed
+from pubky_homeserver.core.erasing import NEVER, Erased, Obeyed
 from pubky_homeserver.core.moves import Shown
 from pubky_homeserver.core.peers import Greeting
 from pubky_homeserver.core.records import Entry, Event
@@ -72,8 +72,16 @@ class ICopyStore(Interface):
     is named, and pages out of order, are a mistake of the caller's: `ValueError`.
     """
 
-    async def begin(pubky: str, primary: str, now: int) -> None:
-        """Begin a copy; one that is there goes on, with this primary. Raises `UserExists` if an account lives here."""
+    async def begin(
+        pubky: str, primary: str, now: int, packet: bytes | None = None, erased: Erased | None = NEVER
+    ) -> bool:
+        """Begin a copy; one that is there goes on. Raises `UserExists` if an account lives here.
+
+        `packet`: the user's, by which the account lives at that primary; None: nobody has any. False, and nothing
+        happens, if another one is kept by now, unless the copy is one of that primary. `erased`: what the caller has
+        found under the name that the copy has among what was erased; None: nothing, for it knows a copy. False, and no
+        copy begins, if there is something else.
+        """
 
     async def copy(pubky: str) -> Copy | None:
         """The copy of an account."""

@@ -33,7 +33,7 @@ from pkarr.keys import InvalidPublicKey, Keypair, PublicKey
 from pkarr.packet import SignedPacket, newest_of
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
-from pubky_homeserver.core.erasing import Doomed, Obeyed
+from pubky_homeserver.core.erasing import Doomed, Erased, Obeyed
 from pubky_homeserver.core.errors import PeerRefused, Refused
 from pubky_homeserver.interfaces import IErasureStore, IPeer
 from pubky_homeserver.packets import Packets, home_of
@@ -115,11 +115,13 @@ class Erasures(Service):
             self.look_soon()
         return obeyed
 
-    async def check(self, pubky: str, source: IPeer) -> None:
-        """Raise `PeerRefused` if what a peer offers was erased here. Raises what `IPeer.entries` raises."""
-        erased = await self.store.erased(self.name(pubky))
+    async def check(self, pubky: str, source: IPeer) -> Erased:
+        """Raise `PeerRefused` if what a peer offers was erased here; what was. Raises what `IPeer.entries` raises."""
+        name = self.name(pubky)
+        erased = await self.store.erased(name)
         if erased and (await source.entries(pubky, False, "")).standing.position.log_id in erased:
             raise PeerRefused("this account was erased here, by order of its homeserver")
+        return name, erased
 
     def look_again(self, pubky: str) -> None:
         """Look at a copy at once, if it is hidden: a record names us."""

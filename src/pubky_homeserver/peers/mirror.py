@@ -27,6 +27,7 @@ from pkarr.keys import InvalidPublicKey, PublicKey
 from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Hint, LogStanding, Offered
+from pubky_homeserver.core.erasing import NEVER, Erased
 from pubky_homeserver.core.errors import BudgetSpent, PeerBroken, PeerError, PeerRefused, Refused, UserExists
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IFollower, IPeer
@@ -54,8 +55,9 @@ Log = tuple[str, bool]
 """An account, and whether it is its private log."""
 
 
-async def _allow_all(_pubky: str, _source: IPeer) -> None:
+async def _allow_all(_pubky: str, _source: IPeer) -> Erased:
     """Copies of all accounts may begin."""
+    return NEVER
 
 
 @define(eq=False)
@@ -71,8 +73,8 @@ class Mirror(Service):
     clock: IReactorTime
     begun: Callable[[], None] = lambda: None
     """Is called when the peer begins to tell of changes: it may have forgotten some that it told."""
-    check: Callable[[str, IPeer], Coroutine[Deferred[Any], Any, None]] = _allow_all
-    """Raises `PeerRefused` for an account of which no copy may begin here."""
+    check: Callable[[str, IPeer], Coroutine[Deferred[Any], Any, Erased]] = _allow_all
+    """Raises `PeerRefused` for an account of which no copy may begin here; returns what was erased of it."""
     jitter: Callable[[], float] = random.random
     """A number from 0 to 1."""
     failure: str | None = field(default=None, init=False)
@@ -295,14 +297,8 @@ class Mirror(Service):
         copy = await self.copies.refresh(pubky)
         if copy is None and self.copies.count_of(self.peer.key) >= MOST:
             raise PeerRefused(f"more than {MOST} of its accounts are not followed")
-        if copy is None:
-            await self.check(pubky, self.source)
-        if copy is None or copy.primary != self.peer.key:  # one that is hidden meanwhile must not begin anew
-            await self.copies.store.begin(pubky, self.peer.key, self._now())
-            await self.copies.refresh(pubky)  # from now on what is not here yet is not said to be missing
-        if newest is not None:
-            await self.packets.learn(newest)
-            await self.copies.refresh(pubky)
+        if copy is None or copy.primary != self.peer.key or newest is not None:
+            await self._begin(pubky, newest)
         try:
             await self.follower.catch_up(pubky, private)
             left = await self.follower.fill(pubky, self.peer.private)
@@ -316,13 +312,26 @@ class Mirror(Service):
             self.log.info("{left} bodies of {pubky} are still missing", left=left, pubky=pubky)
             self._wait((pubky, private), LONGEST_DELAY)  # there may be room again, or the peer has them again
 
+    async def _begin(self, pubky: str, newest: SignedPacket | None) -> None:
+        """Have a copy that follows the peer. Raises `PeerRefused` if that is not right any more, or was erased."""
+        erased = await self.check(pubky, self.source) if self.copies.of(pubky) is None else None
+        kept = None if newest is None else await self.packets.learn(newest)
+        packet = None if newest is None else newest.relay_payload
+        has_begun = await self.copies.store.begin(pubky, self.peer.key, self._now(), packet, erased)
+        await self.copies.refresh(pubky)  # from now on what is not here yet is not said to be missing
+        if not has_begun:
+            self._looked_up.pop(pubky, None)
+            raise PeerRefused("the account does not live there any more, or was erased")
+        if newest is not None and kept is None:
+            await self.packets.learn(newest)  # nobody cared for it before
+
     async def _look_up(self, pubky: str) -> SignedPacket | None:
         """See now and then that the newest packet that anybody has names the peer: no packet, no copy.
 
         One that names nobody changes nothing. Returns what was found, if it was looked for. Raises `PeerRefused`.
         """
         now = self.clock.seconds()
-        if self._looked_up.get(pubky, -LOOK_UP) + LOOK_UP > now:
+        if self.copies.of(pubky) is not None and self._looked_up.get(pubky, -LOOK_UP) + LOOK_UP > now:
             return None
         newest = await self._newest_packet(_key_of(pubky))
         copy = self.copies.of(pubky)

@@ -21,6 +21,7 @@ from pubky_homeserver.claims import Claims
 from pubky_homeserver.conflicts import COUNT, Waiting
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
+from pubky_homeserver.core.erasing import NEVER, Erased
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
 from pubky_homeserver.core.roles import Role
@@ -325,9 +326,9 @@ class Peering(Service):
                 exchange.begin()
                 self._heal_soon()  # it may have what is missing here
 
-            async def check(pubky: str, source: IPeer) -> None:
-                if not peer.official:  # the logs of its accounts are our own, and so new ones
-                    await self.erasures.check(pubky, source)
+            async def check(pubky: str, source: IPeer) -> Erased:
+                # The logs of an official homeserver's accounts are our own, and so new ones.
+                return NEVER if peer.official else await self.erasures.check(pubky, source)
 
             mirror = Mirror(peer, client, follower, self.copies, self.packets, network, self.clock, begun, check)
         return Neighbour(peer, client, follower, ours.bodies, may_keep, exchange, mirror)

@@ -9,6 +9,7 @@ from zope.interface import implementer
 
 from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY, fold
+from pubky_homeserver.core.erasing import NEVER, Erased
 from pubky_homeserver.core.errors import DigestMismatch, NotFound, UserExists
 from pubky_homeserver.core.paths import TAKEDOWN, is_name, is_private
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
@@ -27,6 +28,7 @@ from pubky_homeserver.store.files import (
     mark_of,
     written,
 )
+from pubky_homeserver.store.packing import SIGNATURE
 from pubky_homeserver.store.shelf import MemoryShelf
 
 _by_id = attrgetter("id")
@@ -122,6 +124,10 @@ class MemoryCopies:
     homes: Mapping[str, Home]
     blobs: Blobs
     shelf: MemoryShelf
+    packets: dict[str, bytes] = field(factory=dict, init=False)
+    """Pubky → packet."""
+    erased: dict[str, list[str]] = field(factory=dict, init=False)
+    """Name of what was erased → log ids."""
     _copies: dict[str, Copied] = field(factory=dict, init=False)
     # Pubky → copy.
 
@@ -162,13 +168,22 @@ class MemoryCopies:
         if home is not None and home.away is not None:
             home.away = primary
 
-    async def begin(self, pubky: str, primary: str, now: int) -> None:
+    async def begin(
+        self, pubky: str, primary: str, now: int, packet: bytes | None = None, erased: Erased | None = NEVER
+    ) -> bool:
         """See `ICopyStore`."""
-        home = self.homes.get(pubky)
+        home, copied, kept = self.homes.get(pubky), self._copies.get(pubky), self.packets.get(pubky)
         if home is not None and home.away is None:
             raise UserExists
+        if copied is not None and copied.primary == primary:
+            return True
+        if kept is not None and kept[SIGNATURE:] != (packet or b"")[SIGNATURE:]:
+            return False
+        if copied is None and (erased is None or self.erased.get(erased[0], []) != [*erased[1]]):
+            return False
         self._copies.setdefault(pubky, Copied(primary, now))
         self.point(pubky, primary)
+        return True
 
     async def copy(self, pubky: str) -> Copy | None:
         """See `ICopyStore`."""

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from pubky_homeserver.core.copies import CopiedLog, Copy, LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY
+from pubky_homeserver.core.erasing import NEVER, Erased
 from pubky_homeserver.core.errors import NotFound, StorageFull
 from pubky_homeserver.core.paths import PRIVATE, TAKEDOWN
 from pubky_homeserver.core.records import Entry, Event, Operation
@@ -26,6 +27,7 @@ from pubky_homeserver.store.packing import (
     MODIFIED,
     NEITHER,
     PUT,
+    SIGNATURE,
     pack_body,
     pack_position,
     pack_reigns,
@@ -56,10 +58,14 @@ class RedisCopies:
     grace: int
     """Seconds that the blob of a replaced or removed entry is kept."""
 
-    async def begin(self, pubky: str, primary: str, now: int) -> None:
+    async def begin(
+        self, pubky: str, primary: str, now: int, packet: bytes | None = None, erased: Erased | None = NEVER
+    ) -> bool:
         """See `ICopyStore`."""
-        keys = schema.copy(pubky), schema.account(pubky), schema.COPIES
-        checked(await self.redis().run("begin_copy", keys, (pubky, primary, now, EMPTY)))
+        keys = schema.copy(pubky), schema.account(pubky), schema.COPIES, schema.packet(pubky), schema.ERASED
+        name, ids = ("", b"-") if erased is None else (erased[0], bytes.fromhex("".join(erased[1])))
+        words = pubky, primary, now, EMPTY, packet or b"", SIGNATURE, name, ids
+        return bool(checked(await self.redis().run("begin_copy", keys, words)))
 
     async def copy(self, pubky: str) -> Copy | None:
         """See `ICopyStore`."""

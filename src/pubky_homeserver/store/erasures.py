@@ -7,7 +7,7 @@ by names alone. An order is the text `log id, number, when it was given, when th
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from attrs import define, evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from zope.interface import implementer
 
 from pubky_homeserver.core.erasing import Doomed, Obeyed, Order
@@ -142,7 +142,7 @@ class MemoryErasures:
     # Pubky → what was put aside.
     _doomed: dict[str, int] = field(factory=dict, init=False)
     # Pubky → when it is wiped.
-    _erased: dict[str, list[str]] = field(factory=dict, init=False)
+    _erased: dict[str, list[str]] = field(default=Factory(lambda self: self.copies.erased, takes_self=True), init=False)
     # Name → log ids.
 
     async def order(self, order: Order) -> None:

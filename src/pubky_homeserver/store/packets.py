@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from zope.interface import implementer
 
 from pubky_homeserver.core.errors import NotFound
@@ -13,10 +13,8 @@ from pubky_homeserver.store.connection import Commands, Word
 from pubky_homeserver.store.copied import MemoryCopies
 from pubky_homeserver.store.files import Home
 from pubky_homeserver.store.moves import end_sessions, ending_words
+from pubky_homeserver.store.packing import SIGNATURE
 from pubky_homeserver.store.remembered import Remembered
-
-SIGNATURE = 64
-"""Bytes of a packet that say nothing about its age; the rest sorts as packets do."""
 
 
 @implementer(IPacketStore)
@@ -56,8 +54,8 @@ class MemoryPackets:
     copies: MemoryCopies
     fence: Callable[[str, str], bool]
     """Shuts an account that is open here, for it lives at another homeserver; whether it was."""
-    _packets: dict[str, bytes] = field(factory=dict, init=False)
-    # Pubky → packet.
+    _packets: dict[str, bytes] = field(default=Factory(lambda self: self.copies.packets, takes_self=True), init=False)
+    # Pubky → packet; whether a copy may begin depends on it.
 
     def kept(self, pubky: str) -> bytes | None:
         """The packet of a key."""

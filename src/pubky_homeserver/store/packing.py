@@ -85,6 +85,8 @@ HASH = 32
 MODIFIED = 7  # bytes of a time: until the year 4253, and beyond what Lua can hold
 STAT = HASH + MODIFIED
 """Bytes of a stat without its length."""
+SIGNATURE = 64
+"""Bytes of a signed packet that say nothing about its age; the rest sorts as packets do."""
 
 INLINE, BLOB, NEITHER = 0, 1, 2
 DEL, PUT = 0, 1

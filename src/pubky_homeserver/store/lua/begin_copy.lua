@@ -1,18 +1,33 @@
--- Begin a copy, or let one that is there follow another homeserver. Returns nil, or the name of the refusal.
--- KEYS  copy, account, copies
--- ARGV  pubky, primary, now, empty digest
-local known, away = unpack(redis.call('HMGET', KEYS[2], 'number', 'away'))
+-- Begin a copy, or let one that is there go on. Returns 1, or 0 if what is relied on does not hold; or the name of the
+-- refusal.
+-- KEYS  copy, account, copies, packet, erased
+-- ARGV  pubky, primary, now, empty digest, the packet that says so (empty: none does), bytes of its signature, name among
+--       what was erased, log ids under that name ('-': nobody looked, for there is a copy)
+local pubky, primary, now, empty, packet, signature, name, ids = unpack(ARGV)
+local copy, account = KEYS[1], KEYS[2]
+
+local known, away = unpack(redis.call('HMGET', account, 'number', 'away'))
 if known and not away then
   return 'UserExists'
 end
+local home = redis.call('HGET', copy, 'primary')
+if home == primary then
+  return 1
+end
+local kept = redis.call('GET', KEYS[4])
+if kept and kept:sub(signature + 1) ~= packet:sub(signature + 1) then
+  return 0
+end
+if not home and (redis.call('HGET', KEYS[5], name) or '') ~= ids then
+  return 0
+end
+
 if away then
-  redis.call('HSET', KEYS[2], 'away', ARGV[2])
+  redis.call('HSET', account, 'away', primary)
 end
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  redis.call('HSET', KEYS[1], 'primary', ARGV[2])
-  return nil
+redis.call('HSET', copy, 'primary', primary)
+if not home then
+  redis.call('HSET', copy, 'begun', now, 'used', 0, 'missing', 0, 'pub.digest', empty, 'priv.digest', empty)
+  redis.call('ZADD', KEYS[3], 0, pubky)
 end
-redis.call('HSET', KEYS[1], 'primary', ARGV[2], 'begun', ARGV[3], 'used', 0, 'missing', 0,
-  'pub.digest', ARGV[4], 'priv.digest', ARGV[4])
-redis.call('ZADD', KEYS[3], 0, ARGV[1])
-return nil
+return 1
