@@ -2,10 +2,14 @@
 
 import pytest
 import pytest_twisted
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from pkarr.keys import Keypair
 from pubky_homeserver.core.erasing import Obeyed, Order
 from pubky_homeserver.core.errors import InvalidRequest, PeerBroken, PeerRefused
+from pubky_homeserver.core.peers import NONE
 from pubky_homeserver.peers.erasing import ERASE, Erasures, naming
 from pubky_homeserver.peers.ordering import Orders
 from tests.peers.judge import check_copy
@@ -146,23 +150,73 @@ async def deferred_look(one: Orders) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_order_that_does_not_fit_waits() -> None:
+async def test_an_order_that_does_not_fit_is_not_obeyed() -> None:
     """A primary that lost the end of its log gets no receipt from a copy that has it: the operators must look."""
     world, user = await begin("a", "b")
-    erasing = world.nodes["a"].store.erasures
     standing = await world.nodes["a"].store.logs.standing(user.pubky, False)
     assert standing is not None
-    position, key = standing.position, world.nodes["b"].key
+    position, source = standing.position, orders(world, "a").sources[world.nodes["b"].key]
     for log_id, seq in ((position.log_id, position.seq - 1), ("12" * 16, position.seq)):
-        await erasing.order(Order(key, user.pubky, log_id, seq, world.microseconds))
-        wait(world, deferred_look(orders(world, "a")))
-        orders(world, "a").begin(key)
-        world.pass_time(10)
-        assert "409" in str(orders(world, "a").status()[0]["failure"])
+        with pytest.raises(PeerRefused, match="409"):
+            wait(world, source.erase(user.pubky, log_id, seq))
         assert not await is_hidden(world, "b", user)
     wait(world, orders(world, "a").erase(user.pubky))
     world.pass_time(10)
     assert receipts(world, "a") == [True]
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_written_after_an_order_does_not_hold_it_up() -> None:
+    """An order that could not be given at once is given for what the copy may have by then."""
+    world, user = await begin("a", "b")
+    one, key = orders(world, "a"), world.nodes["b"].key
+    standing = await world.nodes["a"].store.logs.standing(user.pubky, False)
+    assert standing is not None
+    await one.store.order(Order(key, user.pubky, standing.position.log_id, standing.position.seq, world.microseconds))
+    await world.put(user, "/pub/after", b"x")
+    world.pass_time(10)
+    wait(world, deferred_look(one))
+    one.begin(key)
+    world.pass_time(10)
+    assert receipts(world, "a") == [True]
+    assert await is_hidden(world, "b", user)
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_written_while_an_order_is_obeyed_does_not_hold_it_up() -> None:
+    """The peer looks for the newest record first, and the copy goes on meanwhile."""
+    world, user = await begin("a", "b")
+    erasing = erasures(world, "b")
+    look = erasing.look
+
+    async def take_time(pubky: str) -> None:
+        await deferLater(world.clock, 2.0)
+        await look(pubky)
+
+    erasing.look = take_time
+    giving = Deferred.fromCoroutine(orders(world, "a").erase(user.pubky))
+    for number in range(4):
+        world.pass_time(0.5)
+        await world.put(user, f"/pub/meanwhile{number}", b"x")
+    world.pass_time(2)
+    assert receipts(world, "a") == [True]
+    assert await is_hidden(world, "b", user)
+    await giving
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_offered_nothing_any_more_is_ordered_too() -> None:
+    """The operator takes an offer back and then has the copies erased: the one that was made before goes as well."""
+    world, user = await begin("a", "b")
+    one = orders(world, "a")
+    one.peers = {key: evolve(peer, offer=NONE) for key, peer in one.peers.items()}
+    assert len(wait(world, one.erase(user.pubky))) == 1
+    world.pass_time(10)
+    assert receipts(world, "a") == [True]
+    assert await is_hidden(world, "b", user)
     await end(world)
 
 

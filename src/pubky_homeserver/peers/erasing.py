@@ -101,11 +101,16 @@ class Erasures(Service):
         """Hide a copy, if its account lives at the sender; it is durable when this returns."""
         copy = await self.copies.refresh(pubky)
         if copy is not None:
+            is_within = copy.public.position is None or copy.public.position.seq <= seq
             looking = Deferred.fromCoroutine(self.look(pubky))
             await looking.addTimeout(PATIENCE, self.clock, lambda _result, _seconds: None)
             packet = await self.packets.of(pubky)
             if packet is None or home_of(packet) != sender:
                 return Obeyed.ELSEWHERE
+            self.leave(pubky)
+            copy = await self.copies.refresh(pubky)
+            if is_within and copy is not None and copy.public.position is not None:
+                seq = max(seq, copy.public.position.seq)  # what came while we looked came from the sender
         until = int((self.clock.seconds() + self.grace) * 1_000_000)
         obeyed = await self.store.hide(pubky, sender, log_id, seq, until, self.name(pubky))
         if copy is not None and obeyed is Obeyed.HIDDEN:

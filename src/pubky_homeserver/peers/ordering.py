@@ -1,7 +1,7 @@
 """Orders to peers: that they erase their copies of an account of ours.
 
-An order is remembered until each peer to whom the account is offered has given its receipt, however long it is away:
-each peer is asked on its own, again and again, and at once when it asks something of us.
+An order is remembered until each peer has given its receipt, however long it is away: each peer is asked on its own,
+again and again, and at once when it asks something of us.
 """
 
 import random
@@ -57,7 +57,10 @@ class Orders(Service):
     log: ClassVar[Logger] = Logger()
 
     async def erase(self, pubky: str) -> list[Order]:
-        """Order all peers that may have a copy of an account to erase it. Raises `InvalidRequest`, `StoreAway`."""
+        """Order all peers to erase what they have of an account. Raises `InvalidRequest`, `StoreAway`.
+
+        Also those to whom it is not offered: it may have been once.
+        """
         standing, packet = await self.logs.standing(pubky, False), await self.packets.of(pubky)
         if standing is None or (packet is not None and home_of(packet) not in (None, self.homeserver)):
             raise InvalidRequest("No account of this key lives here: only its homeserver may order that")
@@ -65,7 +68,7 @@ class Orders(Service):
         given = [
             Order(key, pubky, position.log_id, position.seq, now)
             for key, peer in self.peers.items()
-            if peer.may_read(pubky, False)
+            if not peer.official
         ]
         for one in given:
             await self.store.order(one)
@@ -152,10 +155,12 @@ class Orders(Service):
                 await self._rest(key, failures)
 
     async def _tell(self, order: Order) -> bool:
-        """Give one order; whether it is obeyed."""
+        """Give one order; whether it is obeyed. Who obeys may have all that was written until now."""
         who = order.peer, order.pubky
+        standing = await self.logs.standing(order.pubky, False)
+        at = (order.log_id, order.seq) if standing is None else (standing.position.log_id, standing.position.seq)
         try:
-            obeyed = await self.sources[order.peer].erase(order.pubky, order.log_id, order.seq)
+            obeyed = await self.sources[order.peer].erase(order.pubky, *at)
         except PeerError as error:
             self.failures[who] = str(error)
             return False
