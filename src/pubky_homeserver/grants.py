@@ -89,7 +89,7 @@ class Grants:
         return [kept.grant for kept in await self.store.grants(pubky) if kept.grant.expires_at > now]
 
     async def revoke(self, pubky: str, grant_id: str) -> None:
-        """Revoke a grant of an account for good. Raises `NotFound`, `GrantOfAnother`."""
+        """Revoke a grant of an account for good. Raises `NotFound`, `GrantOfAnother`, `NotPrimary`."""
         known = await self.store.grant(grant_id)
         if known is None:
             raise NotFound
@@ -97,13 +97,20 @@ class Grants:
             raise GrantOfAnother
         await self.store.revoke(grant_id)
 
-    async def give_back(self, grant: str, proof: str) -> None:
-        """Revoke a grant, even one whose time is over, for the client that it was given to.
+    async def accept_back(self, grant: str, proof: str) -> Grant:
+        """Check a grant that is to be given back, even one whose time is over, and its proof, which counts as used.
 
-        Raises `MalformedGrant`, `GrantRefused`, `NotFound`, `GrantOfAnother`.
+        Raises `MalformedGrant`, `GrantRefused`.
         """
         shown = read_grant(grant)
         await self._prove(shown, proof)
+        return shown
+
+    async def give_back(self, shown: Grant) -> None:
+        """Revoke an accepted grant for the client that it was given to.
+
+        Raises `NotFound`, `GrantOfAnother`, `NotPrimary`.
+        """
         known = await self.store.grant(shown.id)
         if known is None:
             raise NotFound

@@ -10,11 +10,11 @@ from zope.interface.verify import verifyObject
 
 from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.digests import fold, mark
-from pubky_homeserver.core.errors import GrantExpired, GrantOfAnother, GrantRevoked, NotFound
+from pubky_homeserver.core.errors import GrantExpired, GrantOfAnother, GrantRevoked, NotFound, NotPrimary
 from pubky_homeserver.core.paths import revocation_of
 from pubky_homeserver.core.records import Grant, KeptGrant
 from pubky_homeserver.interfaces import IGrantStore
-from tests.contract.copying import begin_whole, digest_of, event_of
+from tests.contract.copying import PRIMARY, begin_whole, digest_of, event_of
 from tests.contract.store import ALICE, BOB, Store, entry, put, session, sign_up
 
 NOW = 1_900_000_000
@@ -220,3 +220,26 @@ async def test_a_grant_that_was_revoked_elsewhere(store: Store) -> None:
     assert await store.grants.bearer(bearer(3)) is not None
     logged = [one.event.path for one in await store.logs.logged(ALICE, False, 0, 10)]
     assert logged == [revocation_of("one"), revocation_of("two")]
+
+
+@pytest.mark.parametrize("is_claimed", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_grant_of_an_account_that_lives_elsewhere(store: Store, is_claimed: bool) -> None:
+    """It is revoked there, where it is noted, and not here; who revoked it before is told nothing new."""
+    await sign_up(store, ALICE)
+    await store.grants.exchange(kept(), bearer(1), NOW, 60)
+    await store.grants.exchange(kept(grant_id="old"), bearer(2), NOW, 60)
+    await store.grants.revoke("old")
+    await store.packets.keep_packet(ALICE, bytes(64) + b"\x7f" + bytes(7), PRIMARY)
+    if is_claimed:
+        account = await store.account(ALICE)
+        assert account is not None
+        await store.sign_up(account, None, None, False, True)
+        await store.grants.exchange(kept(), bearer(3), NOW, 60)
+    with pytest.raises(NotPrimary, match=PRIMARY):
+        await store.grants.revoke("one")
+    with pytest.raises(NotPrimary):
+        await store.grants.forbid(ALICE, "unknown")
+    await store.grants.revoke("old")
+    assert (await store.grants.bearer(bearer(3)) is not None) is is_claimed
+    assert [one.grant.id for one in await store.grants.grants(ALICE)] == ["one"]

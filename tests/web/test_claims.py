@@ -257,6 +257,36 @@ async def test_back_at_an_earlier_home() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_grant_is_given_back_where_the_account_lives() -> None:
+    """Nobody else would hear of it: 421 where the account lived once, 503 where it is about to open."""
+    async with copied() as one:
+        home, path = one.home, "/auth/grant/session"
+        user = await home.sign_up()
+        granted = await home.sign_in_by_grant(Keypair((1).to_bytes(32, "big")))
+        packet = Builder().https("_pubky", 0, PRIMARY).sign(Keypair((1).to_bytes(32, "big")), 10**18)
+        assert home.claims is not None
+        await home.claims.packets.learn(packet)
+        await home.claims.copies.refresh(user.pubky)
+        answer = await home.send_grant("DELETE", path, granted.grant, granted.client)
+        assert (answer.status, answer.header("pubky-primary")) == (421, PRIMARY)
+        kept = await one.store.grants.grant(granted.grant_id)
+        assert kept is not None
+        assert not kept.revoked
+        cookie = (await home.sign_in(Keypair((1).to_bytes(32, "big")), path="/signup")).cookie
+        for method, target in (("DELETE", path), ("DELETE", f"{path}/{granted.grant_id}")):
+            if target == path:
+                asking = Deferred.fromCoroutine(home.send_grant(method, path, granted.grant, granted.client))
+            else:
+                headers = {"Cookie": cookie, "pubky-host": user.pubky}
+                asking = Deferred.fromCoroutine(home.ask(method, target, headers))
+            while not asking.called:
+                await turns(5)
+                home.clock.advance(0.25)
+            assert ((await asking).status, target) == (503, target)
+        assert await one.store.grants.grant(granted.grant_id) == kept
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_fence_ends_what_is_private() -> None:
     """When the account moves away its sessions and private streams end; a stream over several users goes on."""
     async with copied() as one:

@@ -104,12 +104,17 @@ class IGrantStore(Interface):
     async def revoke(grant_id: str) -> None:
         """Revoke a grant for good, and forget its bearer. Harmless for one that is unknown or revoked.
 
+        Raises `NotPrimary`, and changes nothing, if its account lives elsewhere, or is about to come here.
+
         If its account is open here, the account's public log says so from then on, by an entry without slash (named by
         `revocation_of`): a grant names no homeserver, and must not live again where the account moves to.
         """
 
     async def forbid(pubky: str, grant_id: str) -> None:
-        """Revoke a grant of an account that was revoked where it lived before; it need not be known here."""
+        """Revoke a grant of an account that was revoked where it lived before; it need not be known here.
+
+        Raises `NotPrimary` as `revoke`.
+        """
 
 
 class IPacketStore(Interface):

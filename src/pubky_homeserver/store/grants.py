@@ -122,7 +122,10 @@ class RedisGrants:
         words = pubky, schema.bearer(), schema.REVOCATIONS, f"grant:{grant_id}"
         noted = entry.path, mark_of(entry), kind, pack_stat(entry), pack_type(entry.content_type)
         with self._ending() as ended:
-            ended += [await self.redis().run("revoke", keys, (*words, *noted))]
+            bearer = await self.redis().run("revoke", keys, (*words, *noted))
+            if isinstance(bearer, list):
+                raise refusal_of(bearer[0])
+            ended += [bearer]
 
     @contextmanager
     def _ending(self) -> Iterator[list[bytes | None]]:
@@ -164,7 +167,7 @@ class MemoryGrants:
     """Raises what a sign-in of an account raises."""
     tell: Callable[[str], None]
     note: Callable[[str, Entry], None]
-    """Puts what is no file into the public log of an account that is open here."""
+    """Puts what is no file into the public log of an account that is open here. Raises `NotPrimary`."""
     has: Callable[[str, str], bool]
     """Whether an account has an entry under a name."""
     _grants: dict[str, KeptGrant] = field(factory=dict, init=False)
@@ -224,9 +227,9 @@ class MemoryGrants:
         kept = self._grants.get(grant_id)
         if kept is not None and kept.grant.pubky != pubky:
             return
+        if kept is None or not kept.revoked:
+            self.note(pubky, revocation(grant_id))
         self._bearers.pop(grant_id, None)
         if kept is not None and not kept.revoked:
             self._grants[grant_id] = evolve(kept, revoked=True)
             self.tell(f"grant:{grant_id}")
-        if kept is None or not kept.revoked:
-            self.note(pubky, revocation(grant_id))

@@ -528,9 +528,11 @@ class MemoryStore:
         return self._note(home, operation, path, fold(home.logs[is_private(path)].digest, *marks), new)
 
     def _note_name(self, pubky: str, entry: Entry) -> None:
-        """Put what is no file into the public log of an account that is open here."""
+        """Put what is no file into the public log of an account that is open here. Raises `NotPrimary`."""
         home = self._accounts.get(pubky)
-        if home is None or home.away is not None or entry.path in home.files.entries:
+        if home is not None and home.away is not None:
+            raise NotPrimary(home.away)
+        if home is None or entry.path in home.files.entries:
             return
         event = self._append(home, Operation.PUT, entry.path, None, entry)
         home.files.keep(evolve(entry, seq=event.seq))

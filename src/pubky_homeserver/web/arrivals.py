@@ -47,12 +47,12 @@ class Arrivals:
             await self.accounts.check_unused(token)
         await self.claims.show(pubky)
 
-    async def sign_in(self, pubky: str, begin: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
-        """Begin a session. Raises what `begin` raises, but for a copy as `Claims.settle`."""
+    async def at_home(self, pubky: str, step: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
+        """Let a session begin, or a grant end, where the account lives. Raises as `step`, or `Claims.settle`."""
         try:
-            return await begin()
+            return await step()
         except (NotFound, NotPrimary):
             if self.claims is None or await self.claims.copies.refresh(pubky) is None:
                 raise
         await self.claims.settle(pubky)
-        return await begin()
+        return await step()

@@ -63,7 +63,7 @@ class Auth:
         """Begin a session with a sign-in token. 200 with session record and cookie; 400, 404, 421, 503."""
         host = _host(request)
         accepted = await self.sessions.accept(await request.read(MAX_BODY))
-        signed_in = await self.arrivals.sign_in(accepted.pubky, lambda: self.sessions.sign_in(accepted))
+        signed_in = await self.arrivals.at_home(accepted.pubky, lambda: self.sessions.sign_in(accepted))
         return self._welcome(request, signed_in, host)
 
     @app.route("/session", methods=["GET", "HEAD"])

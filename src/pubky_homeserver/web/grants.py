@@ -55,7 +55,7 @@ class GrantAuth:
     async def sign_in(self, request: Request, target: Target) -> bytes:
         """Exchange a grant for a bearer, which replaces the one before. 200 as JSON; 400 to 404, 415, 421, 422, 503."""
         accepted = await self.grants.accept(*await _signed_note(request))
-        borne = await self.arrivals.sign_in(accepted.pubky, lambda: self.grants.exchange(accepted))
+        borne = await self.arrivals.at_home(accepted.pubky, lambda: self.grants.exchange(accepted))
         session = self._describe(borne.session, self.grants.clock.seconds())
         return json_body(request, {"token": borne.bearer, "session": session})
 
@@ -69,13 +69,14 @@ class GrantAuth:
 
     @app.route("/auth/grant/session", methods=["DELETE"])
     async def sign_out(self, request: Request, target: Target) -> bytes:
-        """Revoke a grant: the one in the body, or else the bearer's, if there is one. 200; with a body 400 to 422."""
+        """Revoke a grant: the one in the body, or else the bearer's, if there is one. 200; 421, 503; or 400 to 422."""
         if request.header(b"content-type") is not None:
-            await self.grants.give_back(*await _signed_note(request))
+            shown = await self.grants.accept_back(*await _signed_note(request))
+            await self.arrivals.at_home(shown.pubky, lambda: self.grants.give_back(shown))
             return b""
         session = (await self.credentials.visitor(request, target.tenant)).session
         if session is not None and session.grant is not None:
-            await self.grants.revoke(session.pubky, session.grant.grant.id)
+            await self._revoke(session.pubky, session.grant.grant.id)
         return b""
 
     @app.route("/auth/grant/sessions", methods=["GET", "HEAD"])
@@ -96,13 +97,16 @@ class GrantAuth:
 
     @app.route("/auth/grant/session/<grant_id>", methods=["DELETE"])
     async def revoke(self, request: Request, target: Target) -> bytes:
-        """Revoke a grant of the account by its id. 200; 400, 401, 403, 404."""
+        """Revoke a grant of the account by its id. 200; 400, 401, 403, 404, 421, 503."""
         session = await self._owner(request, target)
         grant_id = request.path.removeprefix(SESSION).decode("latin-1")
         if not is_grant_id(grant_id):
             raise InvalidRequest("Invalid grant ID format")
-        await self.grants.revoke(session.pubky, grant_id)
+        await self._revoke(session.pubky, grant_id)
         return b""
+
+    async def _revoke(self, pubky: str, grant_id: str) -> None:
+        await self.arrivals.at_home(pubky, lambda: self.grants.revoke(pubky, grant_id))
 
     async def _caller(self, request: Request, target: Target) -> Session:
         session = (await self.credentials.visitor(request, target.tenant)).session
