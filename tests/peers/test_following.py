@@ -256,8 +256,7 @@ async def test_wrong_bodies() -> None:
     assert copy.missing == 1
     assert world.copy_blobs._kept == {}
     world.weather.damaged = 0.0
-    world.mirror.hint(pubky, False)
-    world.pass_time(1)
+    world.pass_time(LONGEST_DELAY)
     await world.compare(pubky)
     await world.mirror.stopService()
 

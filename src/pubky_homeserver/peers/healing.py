@@ -20,6 +20,7 @@ from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import IIntegrityStore
 from pubky_homeserver.peers.bodies import Bodies
+from pubky_homeserver.peers.filling import Filling
 from pubky_homeserver.peers.neighbours import Neighbour
 from pubky_homeserver.peers.tally import Counted, Tally
 
@@ -69,9 +70,21 @@ class Healer:
     log: ClassVar[Logger] = Logger()
 
     async def heal(self, pubky: str) -> int:
-        """Fetch what is missing of an account or a copy; how many bodies are still. As `ICopyStore.fill`."""
+        """Fetch what is missing of an account or a copy; how many bodies are still. As `ICopyStore.fill`.
+
+        A copy is filled from its primary first.
+        """
         copy = self.copies.of(pubky)
-        if copy is not None and not await self._fill(copy):
+        filling = None if copy is None else self._filling(copy)
+        if filling is not None:
+            filling.begin(pubky)
+            await filling.ended(pubky)
+        return await self._gather(pubky)
+
+    async def _gather(self, pubky: str) -> int:
+        """Fetch what is missing from others than a copy's primary; how many bodies are still."""
+        copy = self.copies.of(pubky)
+        if copy is not None and not copy.missing:
             return 0
         silent: set[str] = set()
         after, left = "", 0
@@ -84,18 +97,18 @@ class Healer:
                 primary.bodies.underway.settle(pubky)
         return left
 
-    async def _fill(self, copy: Copy) -> int:
-        """Fetch from the primary what a copy lacks; how many bodies are still missing."""
+    def _filling(self, copy: Copy) -> Filling | None:
+        """What fills a copy from its primary; None if nobody follows that."""
         primary = self.neighbours.get(copy.primary)
-        if not copy.missing or primary is None:
-            return copy.missing
-        try:
-            return await primary.follower.fill(copy.pubky)
-        except PeerError as error:
-            self.log.debug("{pubky} is not filled by its primary: {reason}", pubky=copy.pubky, reason=str(error))
-            return copy.missing
-        finally:
-            await self.copies.refresh(copy.pubky)
+        return None if primary is None or primary.mirror is None else primary.mirror.filling
+
+    def _is_tried(self, copy: Copy) -> bool:
+        """Whether its primary does not have what a copy lacks, or cannot be asked; else it is filled from there."""
+        filling = self._filling(copy)
+        if filling is None or not filling.running or filling.is_waiting(copy.pubky):
+            return True
+        filling.begin(copy.pubky)
+        return False
 
     async def _fetch(self, pubky: str, copy: Copy | None, entry: Entry, silent: set[str]) -> bool:
         """Fetch one body from whoever has it; whether it is here now. Who cannot be asked is asked no more."""
@@ -133,19 +146,22 @@ class Healer:
         return evolve(self.bodies[key], may_keep=primary.may_keep, underway=primary.bodies.underway)
 
     async def look(self) -> None:
-        """Heal every account that lives here, and every copy, of which a body is missing. Raises as `heal`."""
+        """Heal every account that lives here, and every copy, of which a body is missing. Raises as `heal`.
+
+        Copies that are filled from their primaries are left out.
+        """
         place: int | None = 0
         while place is not None:
             lacking, place = await self.integrity.lacking(place, PAGE)
             for pubky in lacking:
                 await self._heal(pubky)
         for copy in self.copies.all():
-            if copy.missing and copy.public.is_whole:
+            if copy.missing and copy.public.is_whole and self._is_tried(copy):
                 await self._heal(copy.pubky)
 
     async def _heal(self, pubky: str) -> None:
         try:
-            left = await self.heal(pubky)
+            left = await self._gather(pubky)
         except PeerError as error:
             self.log.warn("Bodies of {pubky} stay missing: {reason}", pubky=pubky, reason=str(error))
             return

@@ -32,6 +32,7 @@ from pubky_homeserver.core.errors import BudgetSpent, PeerBroken, PeerError, Pee
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IFollower, IPeer
 from pubky_homeserver.packets import Packets, home_of
+from pubky_homeserver.peers.filling import Filling
 
 AT_ONCE = 8
 """Logs of one peer that are worked on at a time."""
@@ -100,11 +101,18 @@ class Mirror(Service):
     _waiting: "dict[Log, Deferred[None]]" = field(factory=dict, init=False)
     # Logs that wait after a failure, each once.
     _is_taking: bool = field(default=False, init=False)
+    filling: Filling = field(init=False)
+    """What brings the bodies that copies lack."""
     log: ClassVar[Logger] = Logger()
+
+    @filling.default
+    def _make_filling(self) -> Filling:
+        return Filling(self.follower, self.peer.private, self.copies, self.clock, self._delay)
 
     def startService(self) -> None:
         """Begin to listen."""
         super().startService()
+        self.filling.startService()
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(self._end)
 
@@ -116,12 +124,13 @@ class Mirror(Service):
         ending += [*self._working.values(), *self._waiting.values()]
         for one in ending:
             one.cancel()
+        ending.append(self.filling.stopService())
         return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is under way or due."""
-        return not (self._due or self._working or self._waiting or self._looking)
+        return not (self._due or self._working or self._waiting or self._looking) and self.filling.is_quiet
 
     def hint(self, pubky: str, private: bool) -> None:
         """A log may have changed."""
@@ -143,7 +152,7 @@ class Mirror(Service):
     def leave(self, pubky: str) -> "Deferred[None]":
         """Do nothing more for an account, until the next hint; fires when nothing is under way."""
         self._looked_up.pop(pubky, None)
-        ending = []
+        ending = [self.filling.leave(pubky)]
         for one in ((pubky, False), (pubky, True)):
             self._due.pop(one, None)
             self._again.discard(one)
@@ -292,7 +301,7 @@ class Mirror(Service):
         self._work()
 
     async def _follow(self, pubky: str, private: bool) -> None:
-        """Bring one log up to date, with all its bodies."""
+        """Bring one log up to date; the bodies that it lacks then come by themselves."""
         newest = await self._look_up(pubky)
         copy = await self.copies.refresh(pubky)
         if copy is None and self.copies.count_of(self.peer.key) >= MOST:
@@ -301,16 +310,12 @@ class Mirror(Service):
             await self._begin(pubky, newest)
         try:
             await self.follower.catch_up(pubky, private)
-            left = await self.follower.fill(pubky, self.peer.private)
         finally:
             await self.copies.refresh(pubky)
-        if not left:
-            self._failures.pop((pubky, private), None)
+        self._failures.pop((pubky, private), None)
         if not self._behind_elsewhere(pubky, private):
             self.copies.keep_up(pubky)
-        if left:
-            self.log.info("{left} bodies of {pubky} are still missing", left=left, pubky=pubky)
-            self._wait((pubky, private), LONGEST_DELAY)  # there may be room again, or the peer has them again
+        self.filling.begin(pubky)
 
     async def _begin(self, pubky: str, newest: SignedPacket | None) -> None:
         """Have a copy that follows the peer. Raises `PeerRefused` if that is not right any more, or was erased."""
