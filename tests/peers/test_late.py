@@ -13,12 +13,13 @@ from pkarr.keys import Keypair
 from pubky_homeserver.conflicts import Conflicts
 from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.copies import LoggedEvent
-from pubky_homeserver.core.errors import GrantRevoked, PeerError, PeerRefused
+from pubky_homeserver.core.errors import GrantRevoked, PeerAway, PeerError, PeerRefused
 from pubky_homeserver.core.peers import ALL, NONE
 from pubky_homeserver.core.records import Event, Grant, KeptGrant, Operation
 from pubky_homeserver.core.shelf import Reason, Shelved
 from pubky_homeserver.peers import messages, reading
 from pubky_homeserver.peers.client import PeerClient
+from pubky_homeserver.peers.late import MOST
 from pubky_homeserver.peers.messages import MAX_LATE
 from pubky_homeserver.peers.shapes import Malformed, to_json
 from tests.peers.judge import check_copy, files
@@ -97,6 +98,70 @@ async def test_over_the_wire(private: bool) -> None:
     told: Any = other.peering.overview.status()
     assert told["copies"][0]["forked"] == int(told["forks"][0]["at"]) > 0
     await check_copy(home, other, user.pubky, private)
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_that_needs_longer_than_anybody_waits() -> None:
+    """It is fetched once, to its end, though who offered it gives up; then the old homeserver follows again."""
+    world, user = await forked(mutual("a", "b"))
+    home, other = world.nodes["a"], world.nodes["b"]
+    world.wires.weather.pace = 120  # 3000 bytes are 25 s
+    world.pass_time(REST)
+    assert "/pub/large" in await shelf(home, user)
+    world.pass_time(REST)
+    fetched = [what for who, _, what in world.wires.asked if who == "a" and what.endswith("/body")]
+    assert len(fetched) == 1
+    await world.put(user, "/pub/new", b"new")
+    world.pass_time(REST)
+    assert await other.store.entry(user.pubky, "/pub/new") is not None
+    assert await shelf(other, user) == {}
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_process_that_ends_while_it_takes() -> None:
+    """What is under way ends with it, and leaves no body behind; the next one takes it."""
+    world, user = await forked(mutual("a", "b"))
+    home = world.nodes["a"]
+    world.wires.weather.pace = 120
+    world.pass_time(10)
+    blobs = set(home.blobs._kept)
+    await world.kill("a")
+    assert "/pub/large" not in await shelf(home, user)
+    assert set(home.blobs._kept) == blobs
+    world.wires.calm()
+    await world.start("a")
+    world.pass_time(REST)
+    assert "/pub/large" in await shelf(home, user)
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_more_at_a_time_than_is_good() -> None:
+    """Who offers ever more, and hangs up, is asked to come again: what is under way for nobody is bounded."""
+    world, user = await begin("a", "b")
+    await world.put(user, "/pub/large", b"x" * 3000)
+    world.pass_time(REST)
+    peering = world.nodes["b"].peering
+    assert peering is not None
+    source = peering.neighbours[world.nodes["a"].key].source
+    world.wires.weather.pace = 1
+    await world.put(user, "/pub/large", b"y" * 3000)  # the copy has the old one until it has all of this
+    wanted = Event(
+        1, Operation.PUT, user.pubky, "/pub/large", 1, b"\0" * 16, hash_of(b"x" * 3000), 3000, "text/plain", 1
+    )
+    for number in range(MOST + 3):
+        one = LoggedEvent(evolve(wanted, seq=100 + number, id=100 + number))
+        offering = Deferred.fromCoroutine(source.late(user.pubky, False, [one]))
+        world.pass_time(0.1)
+        assert offering.called == (number >= MOST)
+        if offering.called:
+            with pytest.raises(PeerAway):
+                await offering
+        offering.cancel()
+    fetched = [what for who, _, what in world.wires.asked if who == "a" and what.endswith("/body")]
+    assert len(fetched) == MOST
     await stop(world)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer, ResponseDone, ResponseFailed
 from twisted.web.http_headers import Headers
@@ -41,10 +42,13 @@ class Weather:
     """Bytes of a body, less than which come before it is cut."""
     late: float = 0.0
     """Seconds, at most, that a request is on its way."""
+    pace: int = 0
+    """Bytes of a body from a file that pass in a second; 0: all at once."""
 
     def clear(self) -> None:
         """Fair from now on."""
         self.refused = self.unanswered = self.doubled = self.cut = self.late = 0.0
+        self.pace = 0
 
     def happens(self, part: float) -> bool:
         """Whether something of that likelihood happens now."""
@@ -264,12 +268,19 @@ class _Line:
 
     def offer(self, data: memoryview) -> int:
         """See `Connection`."""
-        self.write(bytes(data))
-        return len(data)
+        pace = self.wires.weather.pace
+        self.choked = pace > 0
+        sent = data[:pace] if pace else data
+        self.write(bytes(sent))
+        return len(sent)
+
+    async def _breathe(self) -> None:
+        await deferLater(self.wires.clock, 1.0)
+        self.choked = False
 
     def drained(self) -> "Deferred[None]":
         """See `Connection`."""
-        return succeed(None)
+        return Deferred.fromCoroutine(self._breathe())
 
     def continues_after(self, request: Request) -> bool:
         """See `Connection`."""

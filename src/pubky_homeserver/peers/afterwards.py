@@ -72,7 +72,10 @@ class Afterwards:
             bodies = evolve(neighbour.bodies, underway=Underway())
             late = LateWrites(bodies, self.logs, self.entries, self.shelf, self.clock, neighbour.may_keep)
             events = await self._described(official, pubky, page)
-            taken = await late.take(pubky, False, events)
+            try:
+                taken = await late.take(pubky, False, events)
+            finally:
+                late.stop()
             if len(taken) < len(events):
                 return  # the rest is for the next time
             after = self._seen[key, pubky] = page[-1].id

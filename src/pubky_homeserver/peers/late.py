@@ -6,18 +6,30 @@ both histories still agree is found by halving, for what the primary lacks is th
 newest of our events counts: it superseded the others, here as there.
 
 The primary applies none of it: whose term is over has no say. It keeps both bodies on its shelf, and its receipt says
-that it does.
+that it does. What it began to take it takes to the end, though who offered it hangs up: a large body may need longer
+than anybody waits, and who offers it again finds it there.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Position, Reign
-from pubky_homeserver.core.errors import LogCompacted, LogForked, PeerBroken, PeerError, PeerRefused, StorageFull
+from pubky_homeserver.core.errors import (
+    LogCompacted,
+    LogForked,
+    PeerBroken,
+    PeerError,
+    PeerRefused,
+    Refused,
+    StorageFull,
+    TooManyRequests,
+)
 from pubky_homeserver.core.paths import TAKEDOWN, revoked_by
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.core.shelf import Reason, Shelved, id_of
@@ -33,6 +45,12 @@ MAX_BODIES = 1 << 20
 
 MAX_FETCHED = 8 << 20
 """Bytes of larger bodies in one request, and one body more: they are fetched while it waits for its answer."""
+
+MOST = 32
+"""Late writes of one peer that are taken at a time: of those to whose end nobody waits, too."""
+
+AGAIN = 10
+"""Seconds until a peer that offers more than that should ask again."""
 
 PAGE = 250
 """Events that are read of our own log at a time."""
@@ -151,14 +169,19 @@ class LateWrites:
     may_keep: Callable[[int], bool] = field(default=lambda _length: True)
     grants: IGrantStore | None = None
     """The grants that have a bearer here; None if late revocations wait on the shelf like all else."""
+    _taking: "dict[tuple[str, str], _Taking]" = field(factory=dict, init=False)
+    # Account and id on the shelf → what is on its way there.
     log: ClassVar[Logger] = Logger()
 
     async def take(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
-        """Those of the events (by their ids) that are in our history, make no difference, or lie on our shelf now."""
+        """Those of the events (by their ids) that are in our history, make no difference, or lie on our shelf now.
+
+        Whoever gives up waiting stops nothing. Raises `TooManyRequests`.
+        """
         kept, disputed = set(), await self._disputed(pubky)
         for one in events:
             try:
-                if await self._take(pubky, private, one, one.event.path in disputed):
+                if await self._finish(pubky, private, one, one.event.path in disputed):
                     kept.add(one.event.id)
             except StorageFull:
                 break
@@ -166,6 +189,34 @@ class LateWrites:
                 self.log.info("Late writes of {pubky} wait: {reason}", pubky=pubky, reason=str(error))
                 break
         return kept
+
+    def stop(self) -> Deferred[None]:
+        """End what is under way; fires when nothing is any more."""
+        ending = [one.running for one in self._taking.values()]
+        for running in ending:
+            running.cancel()
+        return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
+
+    def _finish(self, pubky: str, private: bool, one: LoggedEvent, is_disputed: bool) -> Deferred[bool]:
+        """Take one to its end, whatever happens to who waits for it; who offers it meanwhile waits for the same."""
+        name = pubky, id_of_event(one.event)
+        taking = self._taking.get(name)
+        if taking is not None:
+            return taking.wait()
+        if len(self._taking) >= MOST:
+            raise TooManyRequests(AGAIN)
+        taking = self._taking[name] = _Taking()
+        waiting = taking.wait()
+
+        def end(result: bool | Failure) -> None:
+            del self._taking[name]
+            self.bodies.underway.settle(pubky)
+            if isinstance(result, Failure) and not result.check(Refused, PeerError, CancelledError):
+                self.log.failure("A late write of {pubky} failed", result, pubky=pubky)
+            taking.end(result)
+
+        taking.running = Deferred.fromCoroutine(self._take(pubky, private, one, is_disputed)).addBoth(end)
+        return waiting
 
     async def _disputed(self, pubky: str) -> set[str]:
         """The paths of which something lies on the shelf."""
@@ -236,6 +287,26 @@ class LateWrites:
 
     def _now(self) -> int:
         return int(self.clock.seconds() * 1_000_000)
+
+
+@define(eq=False)
+class _Taking:
+    """A late write on its way to the shelf, and who waits for it."""
+
+    running: Deferred[Any] = field(factory=lambda: succeed(None), init=False)
+    _waiting: list[Deferred[bool]] = field(factory=list, init=False)
+
+    def wait(self) -> Deferred[bool]:
+        """Fires with what became of it; whoever cancels that waits no more."""
+        waiting: Deferred[bool] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def end(self, result: bool | Failure) -> None:
+        """Tell all who wait."""
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(result)
 
 
 def id_of_event(event: Event) -> str:

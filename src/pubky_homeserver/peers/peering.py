@@ -138,6 +138,8 @@ class Peering(Service):
     _services: tuple[Service, ...] = field(default=(), init=False)
     # What runs besides the mirrors, in the order of its start.
     verifier: Verifier | None = field(default=None, init=False)
+    _lates: dict[str, LateWrites] = field(factory=dict, init=False)
+    # Peer's key → what takes its late writes.
     news: News = field(init=False)
     """What is done about packets that were news."""
     _epoch: str = field(default="", init=False)
@@ -400,8 +402,12 @@ class Peering(Service):
         neighbour = self.neighbours.get(peer.key)
         if neighbour is None:
             return None
-        bodies, may_keep = evolve(neighbour.bodies, underway=Underway()), neighbour.may_keep
-        return LateWrites(bodies, self.logs, self.storage.entries, self.shelf, self.clock, may_keep, self.grants)
+        if peer.key not in self._lates:
+            bodies, may_keep = evolve(neighbour.bodies, underway=Underway()), neighbour.may_keep
+            self._lates[peer.key] = LateWrites(
+                *(bodies, self.logs, self.storage.entries, self.shelf, self.clock, may_keep, self.grants)
+            )
+        return self._lates[peer.key]
 
     def startService(self) -> None:
         """Begin to follow."""
@@ -429,5 +435,6 @@ class Peering(Service):
         others = () if self._others is None else (self._others,)
         services = dict.fromkeys((*others, self.news, *self._services, self.watch, *self.mirrors))
         ending: list[Any] = [maybeDeferred(one.stopService) for one in services]
+        ending += [one.stop() for one in self._lates.values()]
         ending += [stopping for one in self.neighbours.values() if (stopping := one.exchange.stop()) is not None]
         return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
