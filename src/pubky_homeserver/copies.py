@@ -181,7 +181,7 @@ class Copies:
                 self._told.pop((pubky, private), None)
             return
         pubky = copy.pubky  # so that it lies in memory once
-        if old is None:
+        if old is None or old.primary != copy.primary:
             self._behind[pubky] = self.clock.seconds()  # until somebody says that it is not
         if copy.claimed:
             self._claimed.add(pubky)

@@ -348,7 +348,7 @@ async def test_bodies_come_later(store: Store) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_confirmation(store: Store) -> None:
-    """Only where the log is whole and stands exactly there."""
+    """Only where the log is whole and stands exactly there, and who says so is the primary."""
     await store.copies.begin(ALICE, PRIMARY, NOW)
     here = standing().position
     assert not await store.copies.confirm(ALICE, False, here, NOW)
@@ -359,11 +359,14 @@ async def test_confirmation(store: Store) -> None:
         assert not await store.copies.confirm(ALICE, False, evolve(here, **change), NOW)
     assert not await store.copies.confirm(ALICE, True, here, NOW)
     assert not await store.copies.confirm(BOB, False, here, NOW)
+    assert not await store.copies.confirm(ALICE, False, here, NOW, BOB)
     assert (await copy_of(store)).public.confirmed == 0
     assert await store.copies.confirm(ALICE, False, here, NOW)
     assert (await copy_of(store)).public.confirmed == NOW
+    assert await store.copies.confirm(ALICE, False, here, NOW + 1, PRIMARY)
+    assert (await copy_of(store)).public.confirmed == NOW + 1
     await store.copies.begin_list(ALICE, False, standing(1, 1))
-    assert (await copy_of(store)).public.confirmed == NOW
+    assert (await copy_of(store)).public.confirmed == NOW + 1
 
 
 @pytest_twisted.ensureDeferred

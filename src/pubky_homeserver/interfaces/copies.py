@@ -152,8 +152,11 @@ class ICopyStore(Interface):
     async def permit(pubky: str) -> int:
         """Let the comparison that waits remove its files, once, and no more than it would now; how many, 0 if none."""
 
-    async def confirm(pubky: str, private: bool, position: Position, now: int) -> bool:
-        """Note that the primary stands where we do. False if we stand elsewhere by now, or the list is not whole."""
+    async def confirm(pubky: str, private: bool, position: Position, now: int, primary: str = "") -> bool:
+        """Note that the primary stands where we do. False if we stand elsewhere by now, or the list is not whole.
+
+        `primary`: who says so; False if that is not the copy's primary.
+        """
 
     async def missing(pubky: str, after: str, limit: int) -> list[Entry]:
         """Up to `limit` (at most 500) entries without body with a path above `after`, ascending; of an account too."""

@@ -135,7 +135,8 @@ class Mirror(Service):
     def hint(self, pubky: str, private: bool) -> None:
         """A log may have changed."""
         one = pubky, private
-        self.copies.fall_behind(pubky)
+        if self._is_primary(pubky):
+            self.copies.fall_behind(pubky)
         if one in self._working:
             self._again.add(one)
         else:
@@ -225,8 +226,10 @@ class Mirror(Service):
         copy = self.copies.of(hint.pubky)
         if copy is None and len(self._due) + len(self._waiting) >= MOST:
             return  # it can name accounts without end; one that is real is found when all are gone through
-        if hint.seq is None:
-            self.hint(hint.pubky, hint.private)
+        if hint.seq is None or (copy is not None and copy.primary != self.peer.key):
+            self.hint(
+                hint.pubky, hint.private
+            )  # where it lives is looked up first; till then only its primary is heard
             return
         self.copies.hear_of(hint.pubky, hint.private, hint.seq)
         log = None if copy is None else copy.private if hint.private else copy.public
@@ -260,16 +263,23 @@ class Mirror(Service):
             if standing is None or (private and not self.peer.private):
                 continue
             copy = self.copies.of(offered.pubky)
-            self.copies.hear_of(offered.pubky, private, standing.position.seq)
-            if copy is None or copy.missing or not await self._confirm(offered.pubky, private, standing):
-                self.hint(offered.pubky, private)
+            if copy is not None and copy.primary == self.peer.key:
+                self.copies.hear_of(offered.pubky, private, standing.position.seq)
+                if not copy.missing and await self._confirm(offered.pubky, private, standing):
+                    continue
+            self.hint(offered.pubky, private)
 
     async def _confirm(self, pubky: str, private: bool, standing: LogStanding) -> bool:
-        if not await self.copies.store.confirm(pubky, private, standing.position, self._now()):
+        if not await self.copies.store.confirm(pubky, private, standing.position, self._now(), self.peer.key):
             return False
         await self.copies.refresh(pubky)
         self.copies.keep_up(pubky)
         return True
+
+    def _is_primary(self, pubky: str) -> bool:
+        """Whether there is a copy of an account, and the peer is its primary, as far as is known."""
+        copy = self.copies.of(pubky)
+        return copy is not None and copy.primary == self.peer.key
 
     # --- the logs -------------------------------------------------------------------------------------------------
 

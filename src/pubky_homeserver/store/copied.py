@@ -311,10 +311,10 @@ class MemoryCopies:
         copied.permitted, copied.braked = copied.braked, 0
         return copied.permitted
 
-    async def confirm(self, pubky: str, private: bool, position: Position, now: int) -> bool:
+    async def confirm(self, pubky: str, private: bool, position: Position, now: int, primary: str = "") -> bool:
         """See `ICopyStore`."""
         copied = self._copies.get(pubky)
-        if copied is None:
+        if copied is None or (primary and copied.primary != primary):
             return False
         log = copied.logs[private]
         if not log.state.is_whole or log.state.position != position:

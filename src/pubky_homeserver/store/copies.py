@@ -199,9 +199,9 @@ class RedisCopies:
         """See `ICopyStore`."""
         return int(await self.redis().run("permit", (schema.copy(pubky),), ()))
 
-    async def confirm(self, pubky: str, private: bool, position: Position, now: int) -> bool:
+    async def confirm(self, pubky: str, private: bool, position: Position, now: int, primary: str = "") -> bool:
         """See `ICopyStore`."""
-        words = bytes.fromhex(position.log_id), position.seq, position.event_id, position.digest, now
+        words = bytes.fromhex(position.log_id), position.seq, position.event_id, position.digest, now, primary
         return bool(await self.redis().run("confirm", (schema.copy(pubky),), (schema.log_name(private), *words)))
 
     async def missing(self, pubky: str, after: str, limit: int) -> list[Entry]:

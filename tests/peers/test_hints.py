@@ -1,0 +1,60 @@
+"""What a peer says of accounts that do not live there: it is looked up where they do, and changes nothing till then."""
+
+import pytest_twisted
+from attrs import evolve
+
+from pubky_homeserver.core.copies import Copy, Hint, Offered
+from pubky_homeserver.peers.mirror import Mirror
+from tests.peers.test_moving import begin, end
+from tests.peers.worlds import Node, User, World
+
+
+def mirror_of(node: Node, other: Node) -> Mirror:
+    """Who follows one homeserver at another one."""
+    assert node.peering is not None
+    mirror = node.peering.neighbours[other.key].mirror
+    assert mirror is not None
+    return mirror
+
+
+def copy_of(node: Node, user: User) -> tuple[Copy, str, int, int]:
+    """A copy as its homeserver shows it: with its state, how far it is behind, and when it was confirmed."""
+    assert node.peering is not None
+    copies = node.peering.copies
+    copy = copies.of(user.pubky)
+    assert copy is not None
+    return copy, copies.state(copy), copies.lag(copy), copies.confirmed(copy)
+
+
+async def offered(world: World, user: User) -> Offered:
+    """An account as its copy would have it."""
+    standing = await world.nodes["b"].store.logs.standing(user.pubky, False)
+    assert standing is not None
+    return Offered(user.pubky, 0, standing, None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_is_not_the_primary() -> None:
+    """I12: neither its hints nor its list of accounts make a copy stale, late, or as good as new."""
+    world, user = await begin("a", "b", "c")
+    node, liar = world.nodes["b"], mirror_of(world.nodes["b"], world.nodes["c"])
+    world.pass_time(60)
+    for number in (2**53 - 1, None):
+        liar._hear(Hint(user.pubky, False, number))
+        world.pass_time(700)
+        copy, state, lag, _ = copy_of(node, user)
+        assert (copy.primary, state, lag) == (world.nodes["a"].key, "current", 0)
+    one = await offered(world, user)
+    far = evolve(one, public=evolve(one.public, position=evolve(one.public.position, seq=2**40)))
+    await world.kill("a")
+    world.pass_time(700)
+    *_, confirmed = copy_of(node, user)
+    for said in (one, far):
+        await liar._compare(said)
+        world.pass_time(60)
+        copy, state, lag, now = copy_of(node, user)
+        assert (copy.primary, state, lag, now) == (world.nodes["a"].key, "stale", 0, confirmed)
+    await world.start("a")
+    world.pass_time(10)
+    assert copy_of(node, user)[1] == "current"
+    await end(world)
