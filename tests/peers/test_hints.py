@@ -1,10 +1,16 @@
-"""What a peer says of accounts that do not live there: it is looked up where they do, and changes nothing till then."""
+"""When logs are asked for: what a peer hints at, and what the store may have forgotten.
+
+What it says of accounts that do not live there is looked up, and changes nothing till then.
+"""
+
+from copy import deepcopy
 
 import pytest_twisted
 from attrs import evolve
 
 from pubky_homeserver.core.copies import Copy, Hint, Offered
 from pubky_homeserver.peers.mirror import Mirror
+from tests.peers.judge import check_copy
 from tests.peers.test_moving import begin, end
 from tests.peers.worlds import Node, User, World
 
@@ -56,5 +62,35 @@ async def test_a_peer_that_is_not_the_primary() -> None:
         assert (copy.primary, state, lag, now) == (world.nodes["a"].key, "stale", 0, confirmed)
     await world.start("a")
     world.pass_time(10)
+    assert copy_of(node, user)[1] == "current"
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_forgot_something() -> None:
+    """After a failover of our own store copies are what it says they are, and all are asked for again (I10)."""
+    world, user = await begin("a", "b")
+    node = world.nodes["b"]
+    assert node.peering is not None
+    world.pass_time(60)
+    before = deepcopy(node.store.copies._copies[user.pubky])
+    await world.put(user, "/pub/new", b"new")
+    world.pass_time(10)
+    node.store.copies._copies[user.pubky] = before  # rewound
+    await world.kill("a")  # and nobody there to say so
+    node.epoch += 1
+    world.pass_time(6)
+    copy, *_, confirmed = copy_of(node, user)
+    assert copy.public.position == before.logs[False].state.position
+    assert confirmed < world.clock.seconds() - 10
+    await world.start("a")
+    world.pass_time(60)
+    await check_copy(world.nodes["a"], node, user.pubky)
+    node.store.copies._copies.pop(user.pubky)  # it never was
+    node.epoch += 1
+    world.pass_time(6)
+    assert node.peering.copies.of(user.pubky) == await node.store.copies.copy(user.pubky)
+    world.pass_time(60)
+    assert await node.store.copies.copy(user.pubky) is not None
     assert copy_of(node, user)[1] == "current"
     await end(world)

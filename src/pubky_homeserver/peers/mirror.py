@@ -208,7 +208,7 @@ class Mirror(Service):
         self.look_again()
 
     def look_again(self) -> None:
-        """Go through all that the peer offers."""
+        """Go through all that the peer offers: it, or our own store, may have forgotten something."""
         if self._looking is not None:
             self._looking.cancel()
         looking = self._looking = Deferred.fromCoroutine(self._look())

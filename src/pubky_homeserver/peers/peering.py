@@ -22,6 +22,7 @@ from pubky_homeserver.conflicts import COUNT, Waiting
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Copy
 from pubky_homeserver.core.erasing import NEVER, Erased
+from pubky_homeserver.core.errors import Refused
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.peers import NONE, Peer
 from pubky_homeserver.core.roles import Role
@@ -70,8 +71,8 @@ from pubky_homeserver.peers.web import PeerSite
 from pubky_homeserver.rounds import Rounds
 from pubky_homeserver.storage import Storage
 
-EPOCH = 60.0
-"""Seconds from one look at our own epoch to the next."""
+EPOCH = 5.0
+"""Seconds from one look at our own epoch to the next: it costs nothing, and a copy that is gone is still shown."""
 
 AgentTo = Callable[[Peer], IAgent | None]
 """What reaches a peer; None if nothing does."""
@@ -211,7 +212,7 @@ class Peering(Service):
 
     @_looking.default
     def _make_looking(self) -> LoopingCall:
-        looking = LoopingCall(self._look_at_epoch)
+        looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look_at_epoch()))
         looking.clock = self.clock
         return looking
 
@@ -372,12 +373,31 @@ class Peering(Service):
         if self.moving is not None:
             await self.moving.weigh_all()
 
-    def _look_at_epoch(self) -> None:
-        """Show all packets again when our own store may have forgotten some."""
-        before, self._epoch = self._epoch, self.epoch()
-        if before != self._epoch:
-            for neighbour in self.neighbours.values():
-                neighbour.exchange.begin()
+    async def _look_at_epoch(self) -> None:
+        """Ask about everything again when our own store may have forgotten some of it."""
+        epoch = self.epoch()
+        if epoch == self._epoch:
+            return
+        try:
+            if self._epoch:
+                await self._read_again()
+        except Refused as error:
+            self.log.info("The store may be another one, and is not read yet: {reason}", reason=str(error))
+            return
+        except Exception:  # the loop would end for good
+            self.log.failure("The store may be another one, and was not read again")
+        self._epoch = epoch
+        for neighbour in self.neighbours.values():
+            neighbour.exchange.begin()
+
+    async def _read_again(self) -> None:
+        """Find what became of the copies, and what they lack. Raises `StoreAway`."""
+        await self.copies.load()
+        for copy in self.copies.all():
+            self.copies.fall_behind(copy.pubky)  # until its primary says that it is not
+        for mirror in self.mirrors:
+            if mirror.running:
+                mirror.look_again()
 
     # --- beginning and end ----------------------------------------------------------------------------------------
 
