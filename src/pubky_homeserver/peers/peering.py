@@ -5,13 +5,14 @@ and who leaves has left, as before; but nobody is asked, and nothing is verified
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import define, evolve, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.web.iweb import IAgent
 
 from pkarr.interfaces import INetwork
@@ -150,6 +151,7 @@ class Peering(Service):
     # How to hear of lost bodies no more.
     _others: WebProcess | BackgroundProcess | None = field(init=False)
     # What is told to other processes, and heard of them.
+    log: ClassVar[Logger] = Logger()
 
     @chronicle.default
     def _make_chronicle(self) -> Chronicle:
