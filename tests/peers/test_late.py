@@ -30,9 +30,11 @@ from tests.peers.worlds import NOW, Node, User, World, mutual, run
 REST = 60.0
 
 
-async def forked(trust: dict[str, dict[str, dict[str, Any]]]) -> tuple[World, User]:
-    """A world in which `a`, the primary, lost its newest writes, and `b` has them."""
-    world = World(Random(7), trust)
+async def forked(
+    trust: dict[str, dict[str, dict[str, Any]]], split: frozenset[str] = frozenset()
+) -> tuple[World, User]:
+    """A world in which `a`, the primary, lost its newest writes, and `b` has them. `split`: several processes each."""
+    world = World(Random(7), trust, split)
     user = User(Keypair(bytes([1]) * 32))
     await world.sign_up(user, "a")
     for name in world.nodes:
@@ -68,11 +70,15 @@ async def stop(world: World) -> None:
     assert not world.wires.faults
 
 
+@pytest.mark.parametrize("split", [frozenset(), frozenset({"a", "b"})])
 @pytest.mark.parametrize("private", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_over_the_wire(private: bool) -> None:
-    """The primary has on its shelf what it lost, with large bodies fetched; private files by consent only (I14)."""
-    world, user = await forked(mutual("a", "b", private=private))
+async def test_over_the_wire(private: bool, split: frozenset[str]) -> None:
+    """The primary has on its shelf what it lost, with large bodies fetched; private files by consent only (I14).
+
+    Whichever process is told of it: each can fetch bodies.
+    """
+    world, user = await forked(mutual("a", "b", private=private), split)
     world.pass_time(REST)
     home, other = world.nodes["a"], world.nodes["b"]
     lost = await shelf(home, user)

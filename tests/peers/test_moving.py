@@ -84,9 +84,9 @@ async def check_writes(world: World, user: User, private: bool = True) -> None:
     assert found == wanted
 
 
-async def begin(*names: str, seed: int = 1, **settings: Any) -> tuple[World, User]:
+async def begin(*names: str, seed: int = 1, split: frozenset[str] = frozenset(), **settings: Any) -> tuple[World, User]:
     """Homeservers that mirror each other, and a user of the first one, with files."""
-    world = World(Random(seed), mutual(*names, **settings))
+    world = World(Random(seed), mutual(*names, **settings), split)
     user = User(Keypair(b"\x01" * 32))
     await world.sign_up(user, names[0])
     for name in names:

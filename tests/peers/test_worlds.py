@@ -9,15 +9,16 @@ from twisted.internet.defer import Deferred
 from pkarr.keys import Keypair
 from pubky_homeserver.core.peers import ALL
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
+from pubky_homeserver.peers.changes import BEAT
 from pubky_homeserver.peers.following import AT_ONCE
 from pubky_homeserver.peers.mirror import RARELY
 from tests.peers.judge import check_copy, check_nothing_lost, check_prefix, entries
-from tests.peers.worlds import User, World, mutual, run
+from tests.peers.worlds import Node, User, World, mutual, run
 
 REST = 700.0
 """Seconds after which everybody has tried again: twice the longest pause, and some."""
 
-SEEDS, MOVES, CHUNKS = 100, 120, 5
+SEEDS, MOVES, SPLIT, CHUNKS = 100, 120, 20, 5
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -28,9 +29,9 @@ def test_following(chunk: int) -> None:
         assert failure is None, f"seed {seed}: {failure!r}"
 
 
-async def _following(seed: int) -> None:
+async def _following(seed: int, split: frozenset[str] = frozenset()) -> None:
     random = Random(seed)
-    world = World(random, mutual("a", "b", "c"))
+    world = World(random, mutual("a", "b", "c"), split)
     weather = world.wires.weather
     weather.refused, weather.unanswered = random.choice([0, 0, 0.2]), random.choice([0, 0, 0.1])
     weather.cut, weather.doubled = random.choice([0, 0, 0.2]), random.choice([0, 0, 0.2])
@@ -57,6 +58,7 @@ async def _following(seed: int) -> None:
     for user in users:
         for name in sorted({*names} - {user.home}):
             await check_copy(world.nodes[user.home], world.nodes[name], user.pubky)
+    await check_webs(world)
     asked = len(world.wires.asked)
     world.pass_time(60)
     assert world.wires.asked[asked:] == []
@@ -73,9 +75,9 @@ def test_moving(chunk: int) -> None:
         assert failure is None, f"seed {seed}: {failure!r}"
 
 
-async def _moving(seed: int) -> None:
+async def _moving(seed: int, split: frozenset[str] = frozenset()) -> None:
     random = Random(seed)
-    world = World(random, mutual("a", "b", "c"))
+    world = World(random, mutual("a", "b", "c"), split)
     weather, names = world.wires.weather, [*world.nodes]
     weather.refused, weather.unanswered = random.choice([0, 0, 0.1]), random.choice([0, 0, 0.1])
     weather.cut, weather.doubled = random.choice([0, 0, 0.1]), random.choice([0, 0, 0.1])
@@ -112,6 +114,7 @@ async def _moving(seed: int) -> None:
         if name != user.home:
             await check_copy(home, world.nodes[name], user.pubky, was_home=name in user.been)
     await check_nothing_lost([*world.nodes.values()], home, world.acknowledged)
+    await check_webs(world)
     assert not world.wires.faults
     for name in names:
         await world.kill(name)
@@ -135,6 +138,8 @@ async def _happen(world: World, user: User) -> None:
         name = random.choice(names)
         if world.nodes[name].peering is None:
             await world.start(name)
+        elif name in world.split and random.random() < 0.7:
+            await (world.restart_web(name) if random.random() < 0.5 else world.kill_background(name))
         else:
             await world.kill(name)
     elif chance < 0.85:
@@ -145,6 +150,41 @@ async def _happen(world: World, user: User) -> None:
     elif chance < 0.95:
         world.wires.broken.clear()
     world.pass_time(random.choice([0.25, 1, 10, 300]))
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_several_processes(chunk: int) -> None:
+    """The same where homeservers are three processes each, which come and go; at rest all know what one does."""
+    for seed in range(1000 + chunk * SPLIT // CHUNKS, 1000 + (chunk + 1) * SPLIT // CHUNKS):
+        split = frozenset(Random(seed).choice([("a",), ("a", "b"), ("a", "b", "c")]))
+        for history in (_following, _moving):
+            failure = run(history(seed, split))
+            assert failure is None, f"{history.__name__}, seed {seed}: {failure!r}"
+
+
+async def check_webs(world: World) -> None:
+    """What the web processes of homeservers know is what their store and their process in the background know."""
+    for name in sorted(world.split):
+        for _ in range(5):
+            world.pass_time(1)  # what has just come is told a moment later
+            differences = await _differences(world.nodes[name])
+            if not differences:
+                break
+        assert not differences, "\n".join(differences)
+
+
+async def _differences(node: Node) -> list[str]:
+    assert node.peering is not None
+    known, found = node.peering.copies, list[str]()
+    stored = await node.store.copies.copies("", 500)
+    for copies in (known, *(web.copies for web in node.webs)):
+        if sorted(copies.all(), key=lambda copy: copy.pubky) != stored:
+            found.append("a copy is not as it is in the store")
+        for copy in stored:
+            told = [(one.is_behind(copy.pubky), one.state(copy), one.confirmed(copy)) for one in (copies, known)]
+            if told[0][:2] != told[1][:2] or abs(told[0][2] - told[1][2]) > BEAT + 1:
+                found.append(f"{told[0]} is told of {copy.pubky}, and {told[1]} is known")
+    return found
 
 
 @pytest.mark.parametrize("most", [0, 5000, 20_000, 1 << 20])

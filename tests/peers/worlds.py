@@ -22,6 +22,7 @@ from pubky_homeserver.core.capabilities import parse_capabilities
 from pubky_homeserver.core.errors import Refused, UserExists
 from pubky_homeserver.core.peers import ALL, Claim, Peer
 from pubky_homeserver.core.records import Account, Operation, Session
+from pubky_homeserver.core.roles import Role
 from pubky_homeserver.packets import Packets
 from pubky_homeserver.peers.peering import Peering
 from pubky_homeserver.storage import Storage
@@ -33,6 +34,9 @@ from tests.pkarr.networks import Simulated
 NOW = 1_795_387_747.0
 INLINE = 64
 """Bytes of the bodies that lie in an entry: so a history has both kinds."""
+
+WEBS = 2
+"""Processes of a homeserver that answer, where it is several."""
 
 
 @frozen
@@ -72,7 +76,7 @@ class User:
 
 @define(eq=False)
 class Node:
-    """One homeserver: what lasts, and the process of the moment."""
+    """One homeserver: what lasts, and the process of the moment, or the processes."""
 
     name: str
     keypair: Keypair
@@ -82,6 +86,9 @@ class Node:
     storage: Storage = field(init=False)
     epoch: int = 0
     peering: Peering | None = None
+    """Of the process that works in the background."""
+    webs: list[Peering] = field(factory=list)
+    """Of those that answer, if it is several."""
 
     def __attrs_post_init__(self) -> None:
         self.store, self.blobs = MemoryStore(self.clock), MemoryBlobs(self.clock)
@@ -100,6 +107,8 @@ class World:
     random: Random
     trust: dict[str, dict[str, dict[str, Any]]]
     """Node → peer → how it is set besides name, key and URL."""
+    split: frozenset[str] = frozenset()
+    """The nodes that are three processes: two answer, one works in the background."""
     clock: Clock = field(factory=Clock)
     network: Simulated = field(init=False)
     wires: Wires = field(init=False)
@@ -119,7 +128,35 @@ class World:
         }
 
     async def start(self, name: str) -> None:
-        """A process begins: it knows nothing but what its store has."""
+        """A process begins, or all of a homeserver: they know nothing but what its store has."""
+        node = self.nodes[name]
+        if name not in self.split:
+            node.peering = await self._make(name, Role.ALL)
+            self.wires.sites[name] = node.peering.site.answer
+            node.peering.startService()
+            return
+        self.wires.sites[name] = lambda request: self.random.choice(node.webs).site.answer(request)
+        while len(node.webs) < WEBS:
+            await self._start_web(node)
+        await self.start_background(name)
+
+    async def start_background(self, name: str) -> None:
+        """The process in the background begins, of several."""
+        peering = self.nodes[name].peering = await self._make(name, Role.BACKGROUND)
+        peering.startService()
+
+    async def restart_web(self, name: str) -> None:
+        """One of the processes that answer is another one."""
+        node = self.nodes[name]
+        await node.webs.pop(self.random.randrange(WEBS)).stopService()
+        await self._start_web(node)
+
+    async def _start_web(self, node: Node) -> None:
+        web = await self._make(node.name, Role.WEB)
+        node.webs.append(web)
+        web.startService()
+
+    async def _make(self, name: str, role: Role) -> Peering:
         node = self.nodes[name]
         copies = Copies(node.store.copies, self.clock)
         await copies.load()
@@ -127,7 +164,7 @@ class World:
             Peer(**{"name": other, "key": self.nodes[other].key, "url": f"http://{other}", "claim": Claim.ALLOW} | more)
             for other, more in self.trust[name].items()
         )
-        node.peering = Peering(
+        return Peering(
             keypair=node.keypair,
             peers=peers,
             logs=node.store.logs,
@@ -145,16 +182,23 @@ class World:
             erasing=node.store.erasures,
             happened=node.store.chronicle,
             grants=node.store.grants,
+            role=role,
+            hints=node.store,
         )
-        self.wires.sites[name] = node.peering.site.answer
-        node.peering.startService()
 
     async def kill(self, name: str) -> None:
-        """The process is gone: what was under way is lost, its store stays."""
+        """The process is gone, or all of them: what was under way is lost, its store stays."""
+        node = self.nodes[name]
+        self.wires.sites.pop(name, None)
+        while node.webs:
+            await node.webs.pop().stopService()
+        await self.kill_background(name)
+
+    async def kill_background(self, name: str) -> None:
+        """The process is gone that works in the background, or that does all."""
         node = self.nodes[name]
         if node.peering is not None:
             peering, node.peering = node.peering, None
-            self.wires.sites.pop(name, None)
             self.wires.hang_up(name)
             await peering.stopService()
 
@@ -173,8 +217,9 @@ class World:
         except UserExists:
             return False
         user.been.add(name)
-        if node.peering is not None:
-            await node.peering.copies.refresh(user.pubky)
+        serving = self.random.choice(node.webs) if node.webs else node.peering
+        if serving is not None:
+            await serving.copies.refresh(user.pubky)
         return True
 
     async def point(self, user: User, name: str) -> None:
