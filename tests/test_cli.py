@@ -456,16 +456,6 @@ async def test_record_publish_of_what_is_outdated(shell: Shell, node: Operator) 
     assert ran.err.startswith("homeserver: A newer record of this key is in the network. ")
 
 
-@pytest.mark.parametrize("command", [("show",), ("publish",)])
-@pytest_twisted.ensureDeferred
-async def test_record_at_a_process_that_asks_no_networks(shell: Shell, command: tuple[str, ...]) -> None:
-    """It is a homeserver's admin port all the same, and says where to ask."""
-    async with operator(asks_networks=False) as web:
-        shell.settle(web.port)
-        words = failed(await shell.run("record", *command))
-        assert "--role background" in words
-
-
 OTHER = Keypair(b"\x0e" * 32).public_key.z32
 
 
@@ -585,9 +575,9 @@ async def test_open_a_copy(shell: Shell, node: Operator) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_another_process_opens() -> None:
-    """A process that follows nobody says so."""
-    async with operator(asks_networks=False) as one:
+async def test_nobody_is_followed() -> None:
+    """A homeserver without peers says so."""
+    async with operator(has_peers=False) as one:
         for method, target in (("POST", f"/mirrors/open?pubky={KEY}"), ("GET", "/mirrors/check")):
             answer = await one.command(method, target)
             assert (answer.status, "follows no homeserver" in answer.text) == (503, True)

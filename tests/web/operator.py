@@ -195,16 +195,16 @@ class Operator:
 
 
 @asynccontextmanager
-async def operator(password: str = PASSWORD, asks_networks: bool = True) -> AsyncIterator[Operator]:
-    """A homeserver whose operator's port is open. Or a process of it that leaves the networks to another one."""
+async def operator(password: str = PASSWORD, has_peers: bool = True) -> AsyncIterator[Operator]:
+    """A homeserver whose operator's port is open."""
     clock = Clock()
     clock.advance(NOW)
     store = MoodyStore(clock)
     accounts = Accounts(store, clock)
     one = Operator(clock, store, accounts, {"disk": True})
     health = Health(accounts, {"disk": lambda: one.has_room("disk")}, lambda: one.records, clock)
-    known = NetworkRecords(one.survey, one.publish, clock) if asks_networks else None
-    moves = Moves(one.open, one.check, one.erase) if asks_networks else Moves()
+    known = NetworkRecords(one.survey, one.publish, clock)
+    moves = Moves(one.open, one.check, one.erase) if has_peers else Moves()
     storage = Storage(store, store.locks, MemoryBlobs(clock), clock)
     shelf = Shelf(Conflicts(store.shelf, storage, store.grants), one.repair)
     one.site = AdminSite(

@@ -21,6 +21,7 @@ from pubky_homeserver.republisher import RETRY
 from pubky_homeserver.web.admin import Admin, AdminSite
 from pubky_homeserver.web.channel import HTTPFactory
 from pubky_homeserver.web.health import Health
+from pubky_homeserver.web.records import NetworkRecords
 from tests.pkarr.networks import Simulated
 from tests.web.client import ask
 from tests.web.operator import FACTS
@@ -110,7 +111,9 @@ async def house() -> AsyncIterator[House]:
             interval=HOUR,
             known=lambda: 0 if dht.is_away else dht.nodes,
         )
-        site = AdminSite(Admin(home.accounts, FACTS), Health(home.accounts, {}, records.checks, home.clock), "password")
+        health = Health(home.accounts, {}, records.checks, home.clock)
+        known = NetworkRecords(records.survey, records.publish_now, home.clock)
+        site = AdminSite(Admin(home.accounts, FACTS), health, "password", known)
         factory = HTTPFactory(site.answer, reactor)
         listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
         records.startService()

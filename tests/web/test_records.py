@@ -145,14 +145,3 @@ async def test_the_password_is_needed(node: Operator, method: str, path: str) ->
     assert (await node.ask(method, path)).status == 401
     other = "POST" if method == "GET" else "GET"
     assert (await node.command(other, path)).status == 405
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_process_that_asks_no_networks() -> None:
-    """There it is told, to who has the password, where records are looked after; asking again is of no use."""
-    async with operator(asks_networks=False) as web:
-        for method, path in (("GET", f"/records/{KEY}"), ("POST", "/record/publish")):
-            answer = await web.command(method, path)
-            assert (answer.status, answer.header("retry-after")) == (503, None)
-            assert answer.text.startswith("This process asks no networks: ")
-            assert (await web.ask(method, path)).status == 401

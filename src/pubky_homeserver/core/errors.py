@@ -249,7 +249,7 @@ class RevocationsAway(Refused):
 
 
 class NotThisProcess(Refused):
-    """Another process of this homeserver does that; the text tells which one."""
+    """This process does nothing of the kind; the text tells why."""
 
 
 # --- copies of other homeservers' accounts ------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from pubky_homeserver.web.json_bodies import misfit, read_json
 from pubky_homeserver.web.mirrors import Mirrors
 from pubky_homeserver.web.moves import Moves
 from pubky_homeserver.web.queries import DEFAULT_LIMIT, MAX_LIMIT, pairs_of
-from pubky_homeserver.web.records import RECORDS, NetworkRecords, NoNetworks
+from pubky_homeserver.web.records import RECORDS, NetworkRecords
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.routes import Route, route
 from pubky_homeserver.web.takedowns import TakedownList
@@ -143,8 +143,8 @@ class AdminSite:
     admin: Admin
     health: Health
     password: str = field(repr=False)
-    records: NetworkRecords | None = None
-    """What the networks know; None if another process asks them."""
+    records: NetworkRecords
+    """What the networks know."""
     mirrors: Mirrors = field(factory=Mirrors)
     """The copies of other homeservers' accounts."""
     moves: Moves = field(factory=Moves)
@@ -196,7 +196,7 @@ class AdminSite:
         if self.takedowns is not None:
             methods = {"GET": "show", "HEAD": "show", "POST": "add", "DELETE": "lift"}
             self._guarded[b"/takedowns"] = route(self.takedowns.app, methods)
-        records = (self.records or NoNetworks()).app
+        records = self.records.app
         self._guarded[b"/record/publish"] = route(records, {"POST": "publish_now"})
         self._record = route(records, {"GET": "show"})
 

@@ -15,7 +15,7 @@ from pkarr.keys import InvalidPublicKey, PublicKey
 from pkarr.packet import newest_of
 from pkarr.records import AAAA, CNAME, HTTP_PORT, HTTPS, IPV4HINT, IPV6HINT, NS, PORT, SVCB, TXT, A, Record, Service
 from pkarr.survey import Sighting
-from pubky_homeserver.core.errors import InvalidRequest, NotThisProcess
+from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.texts import json_body
 
@@ -81,30 +81,6 @@ class NetworkRecords:
                 ],
             },
         )
-
-
-@frozen
-class NoNetworks:
-    """The same paths in a process that leaves the networks to another one."""
-
-    app: ClassVar[Klein] = Klein()
-
-    @app.route("/records/<key>", methods=["GET"])
-    async def show(self, request: Request) -> bytes:
-        """503 with where to look instead."""
-        raise _elsewhere()
-
-    @app.route("/record/publish", methods=["POST"])
-    async def publish_now(self, request: Request) -> bytes:
-        """503 with where to look instead."""
-        raise _elsewhere()
-
-
-def _elsewhere() -> NotThisProcess:
-    return NotThisProcess(
-        "This process asks no networks: the one with --role background publishes the record when it starts and every "
-        "hour, and its log tells how that goes"
-    )
 
 
 def _sighting_json(sighting: Sighting) -> dict[str, object]:
