@@ -46,6 +46,8 @@ class Copies:
     # Homeserver → bytes that copies of its accounts take.
     _claimed: set[str] = field(factory=set, init=False)
     # Copies at which their users signed up.
+    _owing: set[str] = field(factory=set, init=False)
+    # Copies with private files that their primaries may lack.
     _absent: Counter[str] = field(factory=Counter, init=False)
     # Homeserver → of those, bytes of bodies that are not here yet.
     _count: Counter[str] = field(factory=Counter, init=False)
@@ -87,6 +89,15 @@ class Copies:
     def claimed(self) -> list[Copy]:
         """Those at which their users signed up."""
         return [self._known[pubky] for pubky in self._claimed]
+
+    def owing(self) -> list[Copy]:
+        """Those of accounts that left us, whose private files their new primaries may lack."""
+        return [self._known[pubky] for pubky in self._owing]
+
+    async def hand_over(self, pubky: str) -> None:
+        """Note that the primary of one of those has them, or keeps them. Raises `StoreAway`."""
+        await self.store.hand_over(pubky)
+        await self.refresh(pubky)
 
     def heard(self, primary: str) -> float:
         """When a homeserver last told of all that changed (seconds); 0 if it did not since we began."""
@@ -175,6 +186,7 @@ class Copies:
             self._absent[old.primary] -= old.absent
             self._count[old.primary] -= 1
         self._claimed.discard(pubky)
+        self._owing.discard(pubky)
         if copy is None:
             self._behind.pop(pubky, None)
             for private in (False, True):
@@ -185,6 +197,8 @@ class Copies:
             self._behind[pubky] = self.clock.seconds()  # until somebody says that it is not
         if copy.claimed:
             self._claimed.add(pubky)
+        if copy.owes:
+            self._owing.add(pubky)
         self._known[pubky] = copy
         self._used[copy.primary] += copy.used
         self._absent[copy.primary] += copy.absent

@@ -13,7 +13,7 @@ from pubky_homeserver.core.errors import NotFound, NotHereYet, NotPrimary, Refus
 from pubky_homeserver.core.moves import Kept
 from pubky_homeserver.core.records import Account, Operation, SignupToken
 from pubky_homeserver.interfaces import IMoveStore
-from tests.contract.copying import PRIMARY, begin_whole, deletion, digest_of, event_of, standing
+from tests.contract.copying import OTHER, PRIMARY, begin_whole, deletion, digest_of, event_of, standing
 from tests.contract.store import ALICE, BOB, Store, entry, put, session, sign_up
 from tests.contract.test_packets import packet
 
@@ -262,6 +262,60 @@ async def test_coming_back_lifts_no_limit(store: Store) -> None:
     account = await store.account(ALICE)
     assert account is not None
     assert account.quota == before.quota
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_an_account_lived_before(store: Store) -> None:
+    """Every homeserver that a copy followed before the account opened is remembered, once, over moves; the newest."""
+    assert await store.moves.lived_at(ALICE) == []
+    await sign_up(store, ALICE)
+    assert await store.moves.lived_at(ALICE) == []
+    homes, time = ["h" * 52, "i" * 52, "j" * 52], 2**53
+    for expected, path in (([homes[0], homes[1]], [0, 1, 1]), ([homes[0], homes[1], homes[2]], [1, 2])):
+        for home in path:
+            time += 1
+            await store.packets.keep_packet(ALICE, bytes(64) + time.to_bytes(8, "big"), homes[home])
+        back = bytes(64) + (time := time + 1).to_bytes(8, "big")
+        await store.packets.keep_packet(ALICE, back)
+        assert await store.moves.open(ALICE, back, 1)
+        assert await store.moves.lived_at(ALICE) == expected
+    for _ in range(2):
+        await store.moves.note_home(ALICE, OTHER)
+    assert await store.moves.lived_at(ALICE) == [*homes, OTHER]
+    await store.moves.note_home(BOB, OTHER)
+    for _ in range(2):
+        await store.copies.begin(BOB, homes[0], 1)
+    await store.moves.note_home(BOB, OTHER)
+    assert await store.moves.lived_at(BOB) == []
+    for number in range(25):
+        await store.copies.begin(BOB, f"{number:052}", 1)
+    packet = bytes(64) + (time + 1).to_bytes(8, "big")
+    await store.packets.keep_packet(BOB, packet)
+    assert await store.moves.open(BOB, packet, 1, incomplete=True)
+    assert await store.moves.lived_at(BOB) == [f"{number:052}" for number in range(5, 25)]
+
+
+@pytest.mark.parametrize("path", ["/priv/a", "/pub/a"])
+@pytest_twisted.ensureDeferred
+async def test_private_files_that_a_new_primary_may_lack(store: Store, path: str) -> None:
+    """Who leaves with private files owes them, until they are handed over; a mere copy owes nothing."""
+    before = bytes(72)
+    await store.copies.begin(BOB, OTHER, 1)
+    await sign_up(store, ALICE)
+    await store.packets.keep_packet(ALICE, before)
+    await put(store, ALICE, path)
+    await fence(store)
+    found = [await store.copies.copy(pubky) for pubky in (ALICE, BOB)]
+    owes = path == "/priv/a"
+    assert [one.owes for one in found if one is not None] == [owes, False]
+    assert await store.copies.named(ALICE) == (before if owes else None)
+    await store.copies.hand_over(ALICE)
+    assert await store.copies.named(ALICE) is None
+    await store.copies.hand_over("x" * 52)
+    copy = await store.copies.copy(ALICE)
+    assert copy is not None
+    assert not copy.owes
+    assert await store.copies.copy("x" * 52) is None
 
 
 @pytest_twisted.ensureDeferred

@@ -24,7 +24,7 @@ from pubky_homeserver.peers.messages import MAX_LATE
 from pubky_homeserver.peers.shapes import Malformed, to_json
 from tests.peers.judge import check_copy, files
 from tests.peers.simulated import hash_of
-from tests.peers.test_moving import begin, claim, lives_at
+from tests.peers.test_moving import begin, claim, lives_at, wait
 from tests.peers.worlds import NOW, Node, User, World, mutual, run
 
 REST = 60.0
@@ -312,6 +312,155 @@ async def test_an_old_primary_with_a_tail() -> None:
     await stop(world)
 
 
+async def left_behind(private: bool = False) -> tuple[World, User]:
+    """A user moved to `b` while `a` was away, with private files that `b` does not have."""
+    world, user = await begin("a", "b", private=private)
+    world.pass_time(REST)
+    for path, body in (
+        ("/priv/large", b"p" * 3000),
+        ("/priv/small", b"small"),
+        ("/priv/gone", b"x"),
+        ("/priv/same", b"s"),
+    ):
+        assert await world.put(user, path, body)
+    assert await world.delete(user, "/priv/gone")
+    await world.kill("a")
+    await moved(world, user, "b")
+    assert await world.put(user, "/priv/same", b"s")
+    assert await world.put(user, "/priv/small", b"newer")
+    assert await world.put(user, "/pub/after", b"x")
+    return world, user
+
+
+@pytest_twisted.ensureDeferred
+async def test_private_files_that_were_left_behind() -> None:
+    """A homeserver that was away when its user left hands all private files over, agreed on or not, and only once."""
+    world, user = await left_behind()
+    old, new = world.nodes["a"], world.nodes["b"]
+    assert [*await files(new, user.pubky, "/priv/")] == ["/priv/same", "/priv/small"]
+    await world.start("a")
+    world.pass_time(2 * REST)
+    things = await shelf(new, user)
+    had = [path for path in await files(old, user.pubky, "/priv/") if path != "/priv/same"]
+    assert sorted(things) == sorted(had)
+    assert {"/priv/large", "/priv/small"} <= things.keys()
+    assert {(one.reason, one.origin) for one in things.values()} == {(Reason.LATE, old.key)}
+    ours = things["/priv/small"].ours
+    assert ours is not None
+    assert ours.content_hash == hash_of(b"newer")
+    await check_nothing_is_lost(world, user)
+    await check_copy(new, old, user.pubky, False, was_home=True)
+    copy = await old.store.copies.copy(user.pubky)
+    assert copy is not None
+    assert not copy.owes
+    assert new.peering is not None
+    conflicts = Conflicts(new.store.shelf, new.storage, new.store.grants)
+    outcomes = await conflicts.apply_untouched(user.pubky)
+    assert "/priv/large" in {one.shelved.path for one in outcomes if one.failure is None}
+    await conflicts.drop_all(user.pubky)
+    world.pass_time(2 * REST)
+    assert await shelf(new, user) == {}
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_private_files_that_were_left_behind_as_agreed() -> None:
+    """Where private files are mirrored too, and the copy had not begun, the primary gets them on its shelf as well."""
+    world, user = await begin("a", "b")
+    world.pass_time(REST)
+    for number in range(5):
+        assert await world.put(user, f"/priv/{number}", b"%d" % number)
+    await world.kill("a")
+    await moved(world, user, "b")
+    assert await world.put(user, "/priv/after", b"x")
+    for name, other in (("a", "b"), ("b", "a")):
+        world.trust[name][other] = {**world.trust[name][other], "private": True}
+    await world.kill("b")
+    for name in ("b", "a"):
+        await world.start(name)
+    world.pass_time(3 * REST)
+    assert {f"/priv/{number}" for number in range(5)} <= (await shelf(world.nodes["b"], user)).keys()
+    await check_nothing_is_lost(world, user)
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_home_that_nobody_met() -> None:
+    """Where the new homeserver knows nothing of one in between, that shows the user's record which named it."""
+    world, user = await begin("a", "b", "c")
+    world.pass_time(REST)
+    await world.kill("c")
+    await world.kill("a")
+    await moved(world, user, "b")
+    assert await world.put(user, "/priv/between", b"p" * 3000)
+    await world.kill("b")
+    await world.point(user, "c")  # before it has seen any other
+    await world.start("c")
+    await moved(world, user, "c")
+    new = world.nodes["c"]
+    assert await new.store.moves.lived_at(user.pubky) == [world.nodes["a"].key]
+    for name in ("a", "b"):
+        await world.start(name)
+    world.pass_time(5 * REST)
+    assert "/priv/between" in await shelf(new, user)
+    assert world.nodes["b"].key in await new.store.moves.lived_at(user.pubky)
+    await check_nothing_is_lost(world, user)
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_may_hand_over() -> None:
+    """Only where the account lived; and of what is private there now the answers tell it nothing (I14)."""
+    world, user = await left_behind()
+    new = world.nodes["b"]
+    assert await new.store.moves.lived_at(user.pubky) == [world.nodes["a"].key]
+    await world.start("a")
+    world.pass_time(2 * REST)
+    peering = world.nodes["a"].peering
+    assert peering is not None
+    source = peering.neighbours[new.key].source
+
+    async def offer(path: str, body: bytes, inline: bool) -> set[int]:
+        event = Event(
+            *(7, Operation.PUT, user.pubky, path, 99, b"\0" * 16, hash_of(body), len(body)),
+            content_type="text/plain",
+            modified=1,
+        )
+        late = LoggedEvent(event, body if inline else None)
+        return set(wait(world, source.late(user.pubky, True, [late])))
+
+    assert await world.put(user, "/priv/now", b"a word")
+    for body in (b"a word", b"another one"):
+        assert await offer("/priv/now", body, inline=False) == set(), "whoever has no body learns nothing"
+        assert await offer("/priv/now", body, inline=True) == {7}
+    assert [
+        one.entry.content_hash for one in (await shelf(new, user)).values() if one.entry and one.path == "/priv/now"
+    ] == [hash_of(b"another one")]
+    stranger = User(Keypair(b"\x09" * 32))
+    await world.sign_up(stranger, "b")
+    world.pass_time(5)
+    event = Event(7, Operation.DEL, stranger.pubky, "/priv/now", 99, b"\0" * 16)
+    with pytest.raises(PeerRefused):
+        wait(world, source.late(stranger.pubky, True, [LoggedEvent(event)]))
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_private_files_that_were_read_are_not_offered() -> None:
+    """A move with both homeservers there leaves nothing to hand over, and lays nothing on a shelf."""
+    world, user = await begin("a", "b")
+    world.pass_time(REST)
+    assert await world.put(user, "/priv/large", b"p" * 3000)
+    await moved(world, user, "b")
+    copy = await world.nodes["a"].store.copies.copy(user.pubky)
+    assert copy is not None
+    assert not copy.owes
+    world.pass_time(REST)
+    assert await shelf(world.nodes["b"], user) == {}
+    assert "/priv/large" in await files(world.nodes["b"], user.pubky, "/priv/")
+    await stop(world)
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_copy_ahead_of_the_claimed_one() -> None:
     """What only another copy had of the lost homeserver's writes lies on the shelf of the one that was chosen."""
@@ -383,12 +532,12 @@ async def test_revocations_and_takedowns_that_come_late() -> None:
     await world.start("a")
     world.pass_time(REST)
     assert await new.store.grants.bearer("new") is None
-    assert [*await shelf(new, user)] == ["revoked:unused"]
+    assert [path for path in await shelf(new, user) if not path.startswith("/priv/")] == ["revoked:unused"]
     assert await new.store.entry(user.pubky, "takedown") is None
     with pytest.raises(GrantRevoked):
         await new.store.grants.exchange(granted(user, "used"), "again", int(NOW), 3600)
-    (outcome,) = await Conflicts(new.store.shelf, new.storage, new.store.grants).apply_untouched(user.pubky)
-    assert outcome.failure is None
+    outcomes = await Conflicts(new.store.shelf, new.storage, new.store.grants).apply_untouched(user.pubky)
+    assert {one.failure for one in outcomes} == {None}
     assert await shelf(new, user) == {}
     with pytest.raises(GrantRevoked):
         await new.store.grants.exchange(granted(user, "unused"), "again", int(NOW), 3600)

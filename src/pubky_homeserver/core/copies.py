@@ -120,6 +120,8 @@ class Copy:
     """When its bodies and its list were last found to be right, by our clock (microseconds); 0 for never."""
     taken_down: bool = False
     """Whether its log says that the operator of its homeserver has taken the account down."""
+    owes: bool = False
+    """Whether its private log is that of an account which left us, and which its new primary may lack."""
 
 
 @frozen

@@ -158,6 +158,12 @@ class ICopyStore(Interface):
         `primary`: who says so; False if that is not the copy's primary.
         """
 
+    async def named(pubky: str) -> bytes | None:
+        """The packet that counted when an account left us that owes its private log: it shows that it lived here."""
+
+    async def hand_over(pubky: str) -> None:
+        """Note that the primary of an account that left us has what was in its private log, or keeps it."""
+
     async def missing(pubky: str, after: str, limit: int) -> list[Entry]:
         """Up to `limit` (at most 500) entries without body with a path above `after`, ascending; of an account too."""
 

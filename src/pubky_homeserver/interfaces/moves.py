@@ -16,6 +16,12 @@ class IMoveStore(Interface):
     async def is_admitted(pubky: str) -> bool:
         """Whether the user signed up here, now or earlier: there is an account, open or away."""
 
+    async def lived_at(pubky: str) -> list[str]:
+        """The homeservers where an account lived before it opened here, as far as is known; the newest twenty."""
+
+    async def note_home(pubky: str, homeserver: str) -> None:
+        """Note one of them, as an old packet shows; nothing happens unless the account is open here."""
+
     async def void_claim(pubky: str) -> bool:
         """Undo a claim that no record followed: its sessions end, a signup token that it spent is free again.
 

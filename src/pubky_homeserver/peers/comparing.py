@@ -76,7 +76,10 @@ class Comparing:
             raise ComparisonBraked(copy.braked)
         if reigns:
             await self.fork(pubky)
-        taken = await Tail(self.peer, self.logs, self.shelf, self.key, self.clock).offer(pubky, private, reigns)
+        tail = Tail(self.peer, self.logs, self.shelf, self.key, self.clock)
+        taken = await tail.offer(pubky, private, reigns)
+        if private and copy.owes and reigns and not set(reigns) & set(copy.private.reigns):
+            taken, _ = await tail.hand_over(pubky)
         removed, total = await self._count(pubky, private)
         is_much = removed > max(FEW, SHARE * total) or not self.may_keep(await self.shelf.shelf_used(self.key))
         if is_much and not 0 < removed <= copy.permitted:

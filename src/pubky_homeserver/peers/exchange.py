@@ -10,7 +10,7 @@ may read it, that it comes from, or that it names.
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from attrs import define, field, frozen
@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from pkarr.packet import InvalidSignedPacket, SignedPacket
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.errors import InvalidRequest, PeerError, PeerRefused, Refused
-from pubky_homeserver.core.moves import Shown
+from pubky_homeserver.core.moves import Kept, Shown
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import ILogStore, IPeer
 from pubky_homeserver.packets import Packets, home_of
@@ -40,6 +40,10 @@ FIRST_DELAY = 1.0
 LONGEST_DELAY = 300.0
 
 
+async def _forget_home(_pubky: str, _homeserver: str) -> None:
+    """Nobody wants to know."""
+
+
 @frozen
 class Knowledge:
     """Which packets a peer may know of. `peers`: by their keys."""
@@ -49,6 +53,8 @@ class Knowledge:
     logs: ILogStore
     copies: Copies
     packets: Packets
+    note_home: Callable[[str, str], Awaitable[None]] = _forget_home
+    """Is told of an account, and a homeserver where it lived once."""
 
     def may_know(self, peer: Peer, packet: SignedPacket | None, pubky: str) -> bool:
         """Whether a peer may know that the newest packet of a key is this one."""
@@ -81,6 +87,8 @@ class Knowledge:
         before = await self.packets.of(pubky)
         kept = await self.packets.learn(packet)
         newest = await self.packets.of(pubky)
+        if kept is Kept.OLD and home_of(packet) == peer.key and newest is not None and home_of(newest) != peer.key:
+            await self.note_home(pubky, peer.key)
         if kept is None or newest is None or not self.may_know(peer, newest, pubky):
             return Shown(pubky, None)
         ours = bytes(newest) if newest.more_recent_than(packet) else None

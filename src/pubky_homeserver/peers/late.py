@@ -10,7 +10,7 @@ that it does. What it began to take it takes to the end, though who offered it h
 than anybody waits, and who offers it again finds it there.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from attrs import define, evolve, field, frozen
@@ -81,10 +81,32 @@ class Tail:
             return set()
         common = await self._common(pubky, private, standing)
         newest = {event.path: event.seq async for event, _ in self._after(pubky, private, common)}
+        return await self._offer(pubky, private, common, newest)
+
+    async def hand_over(self, pubky: str) -> tuple[set[str], bool]:
+        """Offer a whole private log: what it took, by the ids on its shelf, and whether that is all of it.
+
+        That is each file, and what was removed in the last reign, which was ours. What it took need not lie here.
+        Raises as `offer`.
+        """
+        standing = await self.logs.standing(pubky, True)
+        first = 0 if standing is None else standing.reigns[-1].first
+        newest: dict[str, int] = {}
+        async for event, _ in self._after(pubky, True, 0):
+            newest.pop(event.path, None)
+            if event.operation is Operation.PUT or event.seq >= first:
+                newest[event.path] = event.seq
+        taken = await self._offer(pubky, True, 0, newest)
+        for one in taken:
+            await self.shelf.drop(pubky, one)
+        return taken, len(taken) >= len(newest)
+
+    async def _offer(self, pubky: str, private: bool, since: int, newest: Mapping[str, int]) -> set[str]:
+        """Offer those of our events after one that `newest` names, by path and number; what it took."""
         taken: set[str] = set()
         page: list[LoggedEvent] = []
         inline = fetched = 0
-        async for event, body in self._after(pubky, private, common):
+        async for event, body in self._after(pubky, private, since):
             if newest.get(event.path) != event.seq:
                 continue
             page.append(LoggedEvent(event, body))
@@ -169,6 +191,8 @@ class LateWrites:
     may_keep: Callable[[int], bool] = field(default=lambda _length: True)
     grants: IGrantStore | None = None
     """The grants that have a bearer here; None if late revocations wait on the shelf like all else."""
+    is_told: bool = True
+    """Whether the peer may know what our log has. If not, what it is answered depends only on what it brings."""
     _taking: "dict[tuple[str, str], _Taking]" = field(factory=dict, init=False)
     # Account and id on the shelf → what is on its way there.
     log: ClassVar[Logger] = Logger()
@@ -233,6 +257,8 @@ class LateWrites:
             return True  # what an operator decided there; here ours does
         if await self._is_ended(pubky, event):
             return True
+        if not self.is_told:
+            return await self._take_blindly(pubky, private, one, is_disputed)
         own = await self.logs.event(pubky, private, event.id)
         if own is not None and (own.path, own.content_hash) == (event.path, event.content_hash):
             return True
@@ -244,15 +270,46 @@ class LateWrites:
         late = late_one(event, origin, _named(event), None if ours is None else _bare(ours), self._now())
         if not self.may_keep(await self.shelf.shelf_used(origin) + late.bytes):
             return False
-        entry = late.entry
-        if entry is not None:
-            entry = await self.bodies.given(pubky, private, entry, one.body)
-            if entry.body is None and entry.blob is None:
-                return False
-        kept = None if ours is None else await self._duplicate(ours)
-        if not await self.shelf.shelve(evolve(late, entry=entry, ours=kept)):
-            await self.bodies.leave([entry, kept])
+        entry = await self._with_body(pubky, private, late.entry, one.body)
+        if late.entry is not None and entry is None:
+            return False
+        await self._shelve(evolve(late, entry=entry), ours)
         return True
+
+    async def _take_blindly(self, pubky: str, private: bool, one: LoggedEvent, is_disputed: bool) -> bool:
+        """Take one of who must not learn what we have: first its body is had, and nothing is compared before."""
+        event, origin = one.event, self.bodies.peer.key
+        known = await self.shelf.shelved(pubky, id_of_event(event))
+        if known is not None and known.origin == origin:
+            return True
+        late = late_one(event, origin, _named(event), None, self._now())
+        if not self.may_keep(await self.shelf.shelf_used(origin) + late.bytes):
+            return False
+        entry = await self._with_body(pubky, private, late.entry, one.body)
+        if late.entry is not None and entry is None:
+            return False
+        own = await self.logs.event(pubky, private, event.id)
+        ours = await self.entries.entry(pubky, event.path)
+        is_known = own is not None and (own.path, own.content_hash) == (event.path, event.content_hash)
+        is_same = not is_disputed and (None if ours is None else ours.content_hash) == event.content_hash
+        if is_known or is_same:
+            await self.bodies.leave([entry])
+        else:
+            await self._shelve(evolve(late, entry=entry, ours=ours), ours)
+        return True
+
+    async def _with_body(self, pubky: str, private: bool, entry: Entry | None, body: bytes | None) -> Entry | None:
+        """An entry with its body; None if that cannot be had, or if there is no entry."""
+        if entry is None:
+            return None
+        entry = await self.bodies.given(pubky, private, entry, body)
+        return None if entry.body is None and entry.blob is None else entry
+
+    async def _shelve(self, late: Shelved, ours: Entry | None) -> None:
+        """Lay something on the shelf beside what its path holds here, with both bodies."""
+        kept = None if ours is None else await self._duplicate(ours)
+        if not await self.shelf.shelve(evolve(late, ours=kept)):
+            await self.bodies.leave([late.entry, kept])
 
     async def _is_ended(self, pubky: str, event: Event) -> bool:
         """End the grant that an event says is revoked, if it is known here; whether it was.

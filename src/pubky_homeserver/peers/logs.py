@@ -31,7 +31,7 @@ STEP = 100
 
 @frozen
 class LogSite:
-    """The answers about logs. `late_of`, `is_taken_down`, `fork` as in `PeerSite`."""
+    """The answers about logs. The functions are those of `PeerSite`."""
 
     key: str
     """This homeserver's own."""
@@ -42,6 +42,8 @@ class LogSite:
     late_of: Callable[[Peer], LateWrites | None]
     is_taken_down: Callable[[str], bool]
     fork: Callable[[str, str], Awaitable[None]]
+    lived_at: Callable[[str], Awaitable[Sequence[str]]]
+    has_all: Callable[[str, str], Awaitable[None]]
     _handing: Handing = field(init=False)
     app: ClassVar[Klein] = Klein()
 
@@ -82,6 +84,8 @@ class LogSite:
         """What is said of the events after a position, and its status. `share`: how many share an answer's length."""
         standing = await self._standing(asked)
         if position == standing.position:
+            if asked.private:
+                await self.has_all(asked.pubky, asked.peer.key)
             return HTTPStatus.OK, messages.pack_events(standing.reigns, (), position.seq)
         verdict, events = self._judge(standing, position), list[LoggedEvent]()
         if verdict is None:
@@ -177,14 +181,17 @@ class LogSite:
     async def late(self, request: Request, asked: Asked) -> bytes:
         """Lay what our log lacks on the shelf, and say what is safe. 200; 400, 403, 404, 413.
 
-        From who follows the account, or whom we followed; nobody else can have anything of it.
+        From who follows the account, or whom we followed; and from where it lived, all, whatever was agreed on private
+        files: but what it must not read it must not learn of the answer either.
         """
         peer, pubky, private = asked.peer, asked.pubky, asked.private
         takes = self.late_of(peer)
         may_have = peer.may_read(pubky, private) or (peer.follows(pubky) and (peer.private or not private))
         standing = await self.logs.standing(pubky, private)
-        if takes is None or not may_have or standing is None or (await self.knowledge.home(pubky))[0] != self.key:
+        is_home = standing is not None and (await self.knowledge.home(pubky))[0] == self.key
+        if takes is None or not is_home or not (may_have or peer.key in await self.lived_at(pubky)):
             raise NotFound
+        takes = evolve(takes, is_told=may_have)
         events = await asked.posted(request, lambda body: reading.read_late(body, pubky, private), messages.MAX_OFFER)
         if events:
             await self.fork(pubky, peer.key)

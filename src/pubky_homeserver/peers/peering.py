@@ -51,6 +51,7 @@ from pubky_homeserver.peers.erasing import Erasures, naming
 from pubky_homeserver.peers.exchange import Exchange, Knowledge
 from pubky_homeserver.peers.exposure import Exposure
 from pubky_homeserver.peers.following import Follower
+from pubky_homeserver.peers.handover import Handover
 from pubky_homeserver.peers.healing import LOOK, SOON, Healer, Losses
 from pubky_homeserver.peers.late import LateWrites
 from pubky_homeserver.peers.mirror import Mirror
@@ -122,13 +123,15 @@ class Peering(Service):
     chronicle: Chronicle = field(init=False)
     """What happened to accounts."""
     knowledge: Knowledge = field(init=False)
-    site: PeerSite = field(init=False)
     overview: Overview = field(init=False)
     """What the operator sees."""
     claims: Claims = field(init=False)
     """What users of copies may do here."""
     neighbours: dict[str, Neighbour] = field(init=False)
     """The peers that can be asked, by their keys."""
+    handover: Handover = field(init=False)
+    """What hands private files over."""
+    site: PeerSite = field(init=False)
     erasures: Erasures = field(init=False)
     """What our primaries order."""
     orders: Orders = field(init=False)
@@ -160,7 +163,10 @@ class Peering(Service):
     @knowledge.default
     def _make_knowledge(self) -> Knowledge:
         known = {peer.key: peer for peer in self.peers}
-        return Knowledge(self.packets.homeserver, known, self.logs, self.copies, self.packets)
+        return Knowledge(
+            *(self.packets.homeserver, known, self.logs, self.copies, self.packets),
+            note_home=self.moves.note_home,
+        )
 
     @site.default
     def _make_site(self) -> PeerSite:
@@ -172,6 +178,8 @@ class Peering(Service):
             integrity=self.integrity,
             is_taken_down=self.is_taken_down,
             fork=self.chronicle.note_fork,
+            lived_at=self.moves.lived_at,
+            has_all=self.handover.note,
         )
 
     @claims.default
@@ -239,6 +247,11 @@ class Peering(Service):
         sources = {key: neighbour.source for key, neighbour in self.neighbours.items()}
         return Orders(key, peers, sources, self.erasing, self.logs, self.packets, self.clock)
 
+    @handover.default
+    def _make_handover(self) -> Handover:
+        key = self.knowledge.homeserver
+        return Handover(key, self.neighbours, self.copies, self.logs, self.shelf, self.clock)
+
     def __attrs_post_init__(self) -> None:
         self.site.obey, self.site.called = self.erasures.obey, self._call
         self.claims.show, self.claims.hidden = self.erasures.show, self.erasing.hidden
@@ -281,7 +294,7 @@ class Peering(Service):
             *(self.shelf, self.clock),
         )
         late = Rounds(afterwards.look, "The look for late writes", EVERY, self.clock)
-        return (self.verifier, self._healing, *((late,) if self._officials else ()))
+        return (self.verifier, self._healing, self.handover.rounds, *((late,) if self._officials else ()))
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
@@ -330,6 +343,7 @@ class Peering(Service):
             def begun() -> None:
                 exchange.begin()
                 self._heal_soon()  # it may have what is missing here
+                self.handover.soon()
 
             async def check(pubky: str, source: IPeer) -> Erased:
                 # The logs of an official homeserver's accounts are our own, and so new ones.
@@ -351,6 +365,8 @@ class Peering(Service):
         if isinstance(self._others, WebProcess):
             self._others.tell_packet(pubky, kept)
             return
+        if kept is Kept.FENCED:
+            self.handover.soon()
         if self.copies.of(pubky) is None and home_of(packet) == self.knowledge.homeserver:
             self.erasures.look_again(pubky)
         if self.moving is not None:

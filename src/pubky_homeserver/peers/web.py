@@ -22,7 +22,7 @@ is a beginning of ours, and the answer is what follows. If our log does not go b
 be compared. Anything else is 409: one of the two has lost something.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from heapq import nsmallest
 from typing import ClassVar
 
@@ -86,6 +86,11 @@ async def _tell_nobody(_pubky: str, _peer: str) -> None:
     """Nobody wants to see that."""
 
 
+async def _lived_nowhere(_pubky: str) -> Sequence[str]:
+    """All accounts began here."""
+    return ()
+
+
 @define(eq=False)
 class PeerSite:
     """The port for peers. `answer` is called with each request below `ROOT`."""
@@ -114,6 +119,10 @@ class PeerSite:
     """Is told which peer begins to listen: it is back."""
     fork: Callable[[str, str], Awaitable[None]] = field(default=_tell_nobody, kw_only=True)
     """Is told of an account of ours, and a peer whose history of it is another one."""
+    lived_at: Callable[[str], Awaitable[Sequence[str]]] = field(default=_lived_nowhere, kw_only=True)
+    """The homeservers where an account of ours lived before."""
+    has_all: Callable[[str, str], Awaitable[None]] = field(default=_tell_nobody, kw_only=True)
+    """Is told of an account, and a peer that has its private log to the end."""
     _changes: Changes = field(init=False)
     _exact: dict[str, Route] = field(init=False)
     # Path below the root → its route.
@@ -129,7 +138,7 @@ class PeerSite:
         app = self.app
         logs = LogSite(
             *(self.key, self.logs, self.storage, self.knowledge, self.integrity, self.late_of, self.is_taken_down),
-            self.fork,
+            *(self.fork, self.lived_at, self.has_all),
         ).app
         self._exact = {name: route(app, {"GET": name}) for name in ("hello", "accounts", "copies", "changes")}
         self._exact["packets"] = route(app, {"POST": "shown"})

@@ -31,6 +31,9 @@ from pubky_homeserver.store.files import (
 from pubky_homeserver.store.packing import SIGNATURE
 from pubky_homeserver.store.shelf import MemoryShelf
 
+HOMES = 20
+"""Homeservers where an account lived, as many as are remembered; as in `homes.lua`."""
+
 _by_id = attrgetter("id")
 
 
@@ -64,6 +67,12 @@ class Copied:
     permitted: int = 0
     verified: int = 0
     """When all its bodies, and its list, were last found to be right."""
+    owes: bool = False
+    """Whether its new primary may lack its private log."""
+    packet: bytes | None = None
+    """The one that counted when the account left."""
+    before: list[str] = field(factory=list)
+    """Where the account lived before."""
     files: Files = field(factory=Files)
     logs: dict[bool, _Log] = field(factory=lambda: {False: _Log(), True: _Log()})
     # Whether it is the private one → log.
@@ -140,7 +149,7 @@ class MemoryCopies:
         """A copy with all that is its own."""
         return self._copies.get(pubky)
 
-    def take(self, pubky: str, primary: str, now: int, home: Home) -> None:
+    def take(self, pubky: str, primary: str, now: int, home: Home, packet: bytes | None) -> None:
         """Begin a copy with what an account has that lives elsewhere from now on."""
         logs = {
             private: _Log(
@@ -151,6 +160,8 @@ class MemoryCopies:
             for private, log in home.logs.items()
         }
         self._copies[pubky] = Copied(primary, now, files=home.files, logs=logs)
+        if home.logs[True].seq:
+            self._copies[pubky].owes, self._copies[pubky].packet = True, packet
 
     def drop(self, pubky: str) -> None:
         """Let go of a copy; its files are somebody else's."""
@@ -162,8 +173,8 @@ class MemoryCopies:
 
     def point(self, pubky: str, primary: str) -> None:
         """Note where an account lives that does not live here."""
-        if (copied := self._copies.get(pubky)) is not None:
-            copied.primary = primary
+        if (copied := self._copies.get(pubky)) is not None and copied.primary != primary:
+            copied.before, copied.primary = with_home(copied.before, copied.primary), primary
         home = self.homes.get(pubky)
         if home is not None and home.away is not None:
             home.away = primary
@@ -205,6 +216,7 @@ class MemoryCopies:
             permitted=copied.permitted,
             verified=copied.verified,
             taken_down=TAKEDOWN in copied.files.entries,
+            owes=copied.owes,
         )
 
     async def copies(self, after: str, limit: int) -> list[Copy]:
@@ -322,6 +334,16 @@ class MemoryCopies:
         log.state = evolve(log.state, confirmed=now)
         return True
 
+    async def named(self, pubky: str) -> bytes | None:
+        """See `ICopyStore`."""
+        copied = self._copies.get(pubky)
+        return None if copied is None else copied.packet
+
+    async def hand_over(self, pubky: str) -> None:
+        """See `ICopyStore`."""
+        if (copied := self._copies.get(pubky)) is not None:
+            copied.owes, copied.packet = False, None
+
     async def missing(self, pubky: str, after: str, limit: int) -> list[Entry]:
         """See `ICopyStore`."""
         files = self._held(pubky)
@@ -363,6 +385,11 @@ class MemoryCopies:
         if (copied := self._copies.get(pubky)) is None:
             raise NotFound
         return copied
+
+
+def with_home(homes: list[str], key: str) -> list[str]:
+    """Homeservers where an account lived, with one more, if that is new; the newest are remembered."""
+    return homes if key in homes else [*homes, key][-HOMES:]
 
 
 def _is_bare(entry: Entry) -> bool:

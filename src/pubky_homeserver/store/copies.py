@@ -204,6 +204,15 @@ class RedisCopies:
         words = bytes.fromhex(position.log_id), position.seq, position.event_id, position.digest, now, primary
         return bool(await self.redis().run("confirm", (schema.copy(pubky),), (schema.log_name(private), *words)))
 
+    async def named(self, pubky: str) -> bytes | None:
+        """See `ICopyStore`."""
+        packet: bytes | None = await self.redis().call("HGET", schema.copy(pubky), "named")
+        return packet
+
+    async def hand_over(self, pubky: str) -> None:
+        """See `ICopyStore`."""
+        await self.redis().call("HDEL", schema.copy(pubky), "owes", "named")
+
     async def missing(self, pubky: str, after: str, limit: int) -> list[Entry]:
         """See `ICopyStore`."""
         redis, limit = self.redis(), min(limit, STEP)
@@ -278,6 +287,7 @@ def _unpack(pubky: str, flat: Facts, taken_down: bool) -> Copy:
         permitted=int(facts.get(b"permitted", 0)),
         verified=int(facts.get(b"verified", 0)),
         taken_down=taken_down,
+        owes=b"owes" in facts,
     )
 
 

@@ -62,6 +62,8 @@ class Home:
     """The homeserver where the account lives; None if that is here."""
     admitted: int = 0
     """When it was opened here, microseconds; 0 for never."""
+    before: list[str] = field(factory=list)
+    """Where it lived before it opened here."""
     missing: int = 0
     """Files whose body is not here."""
     verified: int = 0

@@ -198,7 +198,7 @@ class MemoryStore:
             home.admitted = 0 if copied else account.created
             home.away = copied.primary if copied else None
         elif copied is None:  # it was forgotten
-            self._accounts[pubky] = Home(home.account, admitted=account.created)
+            self._accounts[pubky] = Home(home.account, admitted=account.created, before=home.before)
         if copied is None:
             self._arrive(pubky)
         else:

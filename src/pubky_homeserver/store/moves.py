@@ -13,7 +13,7 @@ from pubky_homeserver.core.records import Account, Entry, Event, LogState, Opera
 from pubky_homeserver.interfaces import IMoveStore
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.connection import Commands
-from pubky_homeserver.store.copied import MemoryCopies
+from pubky_homeserver.store.copied import MemoryCopies, with_home
 from pubky_homeserver.store.files import Home
 from pubky_homeserver.store.refusals import checked
 from pubky_homeserver.store.remembered import Remembered
@@ -34,6 +34,14 @@ class RedisMoves:
     async def is_admitted(self, pubky: str) -> bool:
         """See `IMoveStore`."""
         return bool(await self.redis().call("EXISTS", schema.account(pubky)))
+
+    async def lived_at(self, pubky: str) -> list[str]:
+        """See `IMoveStore`."""
+        return (await self.redis().call("HGET", schema.account(pubky), "before") or b"").decode().split()
+
+    async def note_home(self, pubky: str, homeserver: str) -> None:
+        """See `IMoveStore`."""
+        await self.redis().run("note_home", (schema.account(pubky),), (homeserver,))
 
     async def void_claim(self, pubky: str) -> bool:
         """See `IMoveStore`."""
@@ -111,16 +119,27 @@ class MemoryMoves:
         """See `IMoveStore`."""
         return pubky in self.homes
 
-    def fence(self, pubky: str, elsewhere: str) -> bool:
-        """Shut an account that is open here; whether it was."""
+    def fence(self, pubky: str, elsewhere: str, before: bytes | None) -> bool:
+        """Shut an account that is open here; whether it was. `before`: the packet that counted until now."""
         home = self.homes.get(pubky)
         if home is None or home.away is not None:
             return False
-        self.copies.take(pubky, elsewhere, self.now(), home)
+        self.copies.take(pubky, elsewhere, self.now(), home, before)
         home.away = elsewhere
         home.account = evolve(home.account, used=0)
         self.end_sessions(pubky)
         return True
+
+    async def lived_at(self, pubky: str) -> list[str]:
+        """See `IMoveStore`."""
+        home = self.homes.get(pubky)
+        return [] if home is None else [*home.before]
+
+    async def note_home(self, pubky: str, homeserver: str) -> None:
+        """See `IMoveStore`."""
+        home = self.homes.get(pubky)
+        if home is not None and home.away is None:
+            home.before = with_home(home.before, homeserver)
 
     async def void_claim(self, pubky: str) -> bool:
         """See `IMoveStore`."""
@@ -156,6 +175,8 @@ class MemoryMoves:
         home.files, home.away, home.admitted = copied.files, None, now
         home.account = evolve(home.account, used=copy.used)
         home.missing = copy.missing
+        for key in (*copied.before, copied.primary):
+            home.before = with_home(home.before, key)
         self.copies.drop(pubky)
         removed = (one.path for one in home.files.events if one.operation is Operation.DEL and not is_name(one.path))
         gone = dict.fromkeys(removed)  # some were removed more than once

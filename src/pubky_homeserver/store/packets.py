@@ -52,7 +52,7 @@ class MemoryPackets:
 
     homes: Mapping[str, Home]
     copies: MemoryCopies
-    fence: Callable[[str, str], bool]
+    fence: Callable[[str, str, bytes | None], bool]
     """Shuts an account that is open here, for it lives at another homeserver; whether it was."""
     _packets: dict[str, bytes] = field(default=Factory(lambda self: self.copies.packets, takes_self=True), init=False)
     # Pubky → packet; whether a copy may begin depends on it.
@@ -83,4 +83,4 @@ class MemoryPackets:
         self.copies.point(pubky, elsewhere)
         if home is None or (kept is None and int.from_bytes(packet[SIGNATURE:][:8], "big") < home.admitted):
             return Kept.KEPT
-        return Kept.FENCED if self.fence(pubky, elsewhere) else Kept.KEPT
+        return Kept.FENCED if self.fence(pubky, elsewhere, kept) else Kept.KEPT

@@ -20,7 +20,7 @@ key                    type    what it holds
                                `away` that homeserver, with `used` 0 and of each log `pub.event` alone: its logs are
                                those of the copy · `missing` files without body · `verified` when all bodies
                                were last found to be right · while its files are put into the feed `announce` how far
-                               that is
+                               that is · `before` homeservers where it lived before it opened here (`homes.lua`)
 `entries:<pubky>`      zset    the account's files, all with score 0 and so in byte order: path, NUL, packed entry
                                (`packing.py`). Paths hold no control characters, so a file is found by its path
 `log:pub:<pubky>`      stream  the account's public events: id `<event id>-0`, field `e` with the packed event
@@ -53,7 +53,9 @@ key                    type    what it holds
                                before · `braked` files that a comparison would remove, which waits for the operator,
                                `permitted` files that the next one may · `claimed` when its user signed up here,
                                `token` the signup token that was spent for that · `verified` as in an account; absent
-                               for 0 and none
+                               for 0 and none · `owes` 1 if its private files are those that it had when it left, and
+                               its new primary may lack them, `named` the packet that counted then · `before` as in
+                               an account
 `copies`               zset    pubkys of the copies, all with score 0
 `opened`               zset    pubkys of the accounts that opened here last, by sign-up or by a move: score is how many
                                had opened then

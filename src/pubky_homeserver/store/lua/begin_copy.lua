@@ -1,3 +1,4 @@
+-- uses: homes
 -- Begin a copy, or let one that is there go on. Returns 1, or 0 if what is relied on does not hold; or the name of the
 -- refusal.
 -- KEYS  copy, account, copies, packet, erased
@@ -25,9 +26,11 @@ end
 if away then
   redis.call('HSET', account, 'away', primary)
 end
-redis.call('HSET', copy, 'primary', primary)
-if not home then
-  redis.call('HSET', copy, 'begun', now, 'used', 0, 'missing', 0, 'pub.digest', empty, 'priv.digest', empty)
+if home then
+  redis.call('HSET', copy, 'primary', primary, 'before', with_home(redis.call('HGET', copy, 'before'), home))
+else
+  redis.call('HSET', copy, 'primary', primary, 'begun', now, 'used', 0, 'missing', 0,
+    'pub.digest', empty, 'priv.digest', empty)
   redis.call('ZADD', KEYS[3], 0, pubky)
 end
 return 1

@@ -1,4 +1,4 @@
--- uses: lock account ending
+-- uses: lock account ending homes
 -- Keep a packet unless the one kept is as recent; shut the account if the packet says that it lives elsewhere. Returns
 -- nil for a key that nobody here asks about, else 'old', 'kept' or 'fenced'.
 -- KEYS  account, packet, copy, copies, shard, the account's sessions, its grants
@@ -31,7 +31,10 @@ if elsewhere == '' then
   return 'kept'
 end
 if is_copy then
-  redis.call('HSET', copy, 'primary', elsewhere)
+  local primary, before = unpack(redis.call('HMGET', copy, 'primary', 'before'))
+  if primary ~= elsewhere then
+    redis.call('HSET', copy, 'primary', elsewhere, 'before', with_home(before, primary))
+  end
 end
 if away then
   redis.call('HSET', account, 'away', elsewhere)
@@ -55,6 +58,12 @@ for _, log in ipairs({'pub', 'priv'}) do
     end
   end
   redis.call('HSET', copy, log .. '.whole', 1)
+end
+if tonumber(redis.call('HGET', copy, 'priv.seq')) > 0 then
+  redis.call('HSET', copy, 'owes', 1)
+  if kept then
+    redis.call('HSET', copy, 'named', kept)
+  end
 end
 redis.call('ZADD', KEYS[4], 0, pubky)
 redis.call('HINCRBY', KEYS[5], 'used', whole(0 - used))  -- not -0, which is no number to Redis

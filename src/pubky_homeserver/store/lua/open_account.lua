@@ -1,4 +1,4 @@
--- uses: lock account log notice arriving
+-- uses: lock account log notice arriving homes
 -- Let a copy be an account that lives here. Returns 1, or 0 if it cannot; or the name of the refusal.
 -- KEYS  account, copy, copies, packet, shard, numbers, announcing, announced, entries, public log, public feed, wake,
 --       takedowns, opened
@@ -20,6 +20,13 @@ if redis.call('EXISTS', account) == 0 then
   redis.call('HSET', KEYS[6], number, pubky)
   redis.call('HSET', account, 'number', number, 'created', now)
 end
+
+local primary, before = unpack(redis.call('HMGET', copy, 'primary', 'before'))
+local homes = redis.call('HGET', account, 'before')
+for key in ((before or '') .. primary):gmatch('%S+') do
+  homes = with_home(homes, key)
+end
+redis.call('HSET', account, 'before', homes)
 
 local last = tonumber(redis.call('HGET', shard, 'event') or 0)
 for log, id in pairs({pub = public, priv = private}) do

@@ -1,3 +1,4 @@
+-- uses: homes
 -- Let a hidden copy be one again. Returns 1, or 0 if it cannot.
 -- KEYS  of what is hidden: copy, entries, public log, private log, shelf; the same five of the copy; copies, shelves,
 --       account
@@ -18,8 +19,9 @@ for place = 1, 5 do
     redis.call('RENAME', KEYS[place], KEYS[place + 5])
   end
 end
-if away then
-  redis.call('HSET', KEYS[6], 'primary', away)  -- it may have gone on since
+local primary, before = unpack(redis.call('HMGET', KEYS[6], 'primary', 'before'))
+if away and away ~= primary then  -- it has gone on since
+  redis.call('HSET', KEYS[6], 'primary', away, 'before', with_home(before, primary))
 end
 redis.call('ZADD', copies, 0, pubky)
 return 1
