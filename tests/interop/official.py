@@ -1,17 +1,18 @@
 """The official homeserver as a process that is stopped, restarted, put back and slowed down, with its PostgreSQL."""
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from socket import IPPROTO_TCP, SO_RCVBUF, SOL_SOCKET, TCP_MAXSEG
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from attrs import define, field
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from pkarr.keys import Keypair
@@ -20,6 +21,8 @@ from tests.bench.http import build_official, free_port, postgres, process, relay
 from tests.process import Person
 
 UNLIMITED = "rate_limits = []"
+NARROW = 8192  # bytes
+SEGMENT = 1000  # bytes; on the loopback it is 64 KiB, and Linux keeps forty of them for who sends
 
 
 @define(eq=False)
@@ -78,6 +81,11 @@ class OfficialServer:
         subprocess.run(["rm", "-rf", "data"], cwd=data, check=True)
         subprocess.run(["cp", "-a", "kept", "data"], cwd=data, check=True)
 
+    def hurry(self) -> None:
+        """Let its PostgreSQL not wait for the disk: it never loses power here, and some tests write much."""
+        self._sql("alter system set synchronous_commit = off")
+        self._sql("select pg_reload_conf()")
+
     def _sql(self, statement: str) -> None:
         place = urlsplit(self.database)
         command = ["psql", "-h", "127.0.0.1", "-p", str(place.port), "-U", "postgres", "-qc", statement]
@@ -87,10 +95,24 @@ class OfficialServer:
 
     def sign_up(self, user: Keypair) -> Person:
         """A new user."""
+        return self._signed(user, "/signup")
+
+    def sign_in(self, user: Keypair) -> Person:
+        """A user with a new session."""
+        return self._signed(user, "/session")
+
+    def _signed(self, user: Keypair, target: str) -> Person:
         token = sign_auth_token(user, "/:rw", time.time_ns() // 1000)
-        status, headers, body = self.ask("POST", "/signup", token)
+        status, headers, body = self.ask("POST", target, token)
         assert status == 200, body
         return Person(user.public_key.z32, headers["set-cookie"].partition(";")[0])
+
+    def newest(self, person: Person) -> int:
+        """The cursor of a user's newest event."""
+        status, _, body = self.ask("GET", f"/events-stream?user={person.pubky}&limit=1&reverse=true")
+        found = re.search(rb"cursor: (\d+)", body)
+        assert (status, found is not None) == (200, True), body
+        return int(found[1]) if found else 0
 
     def put(self, person: Person, path: str, body: bytes) -> None:
         """Write a file."""
@@ -134,6 +156,7 @@ def official_server(folder: Path) -> Iterator[OfficialServer]:
         port = stack.enter_context(relay(folder / "relay"))
         database = stack.enter_context(postgres(folder / "official"))
         server = OfficialServer(folder / "official", database, port)
+        server.hurry()
         try:
             yield server
         finally:
@@ -141,12 +164,17 @@ def official_server(folder: Path) -> Iterator[OfficialServer]:
 
 
 class Straw(Factory):
-    """A way to a port through which live streams can be held back. What is not one goes through."""
+    """A way to a port through which live streams can be held back. What is not one goes through.
+
+    It is narrow: little is on its way to who reads nothing, so that few events are enough to lag behind.
+    """
 
     def __init__(self, reactor: Any, port: int) -> None:
-        self.endpoint = HostnameEndpoint(reactor, "127.0.0.1", port)
+        self.reactor, self.port = reactor, port
         self.streams: list[Way] = []
         """Live streams that are open at the homeserver."""
+        self.limited: list[bytes] = []
+        """The heads of its answers that say 429."""
 
     def hold(self, is_held: bool) -> None:
         """Read live streams no further, or on."""
@@ -187,8 +215,9 @@ class Here(Way):
 
     def connectionMade(self) -> None:
         """Go there."""
-        there = Factory.forProtocol(lambda: There(self))
-        self.straw.endpoint.connect(there).addErrback(lambda _failure: self.transport.abortConnection())
+        connector = self.straw.reactor.connectTCP("127.0.0.1", self.straw.port, Thither(self))
+        connector.transport.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, NARROW)
+        connector.transport.socket.setsockopt(IPPROTO_TCP, TCP_MAXSEG, SEGMENT)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass it on, when the other end is there."""
@@ -198,6 +227,23 @@ class Here(Way):
         if b"live=true" in data:
             self.straw.streams.append(self.other)
         super().dataReceived(data)
+
+
+class Thither(ClientFactory):
+    """Goes there."""
+
+    noisy = False
+
+    def __init__(self, here: Here) -> None:
+        self.here = here
+
+    def buildProtocol(self, _address: object) -> Protocol:
+        """See `Factory`."""
+        return There(self.here)
+
+    def clientConnectionFailed(self, _connector: object, _reason: Failure) -> None:
+        """Nobody is there."""
+        self.here.transport.abortConnection()
 
 
 class There(Way):
@@ -212,6 +258,12 @@ class There(Way):
         waiting, self.here.waiting = self.here.waiting, []
         for data in waiting:
             self.here.dataReceived(data)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on, and note whether it says that it is asked too often."""
+        if data.startswith(b"HTTP/1.1 429 "):
+            self.here.straw.limited.append(data.partition(b"\r\n\r\n")[0].lower())
+        super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """A live stream ends."""

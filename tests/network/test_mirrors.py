@@ -36,10 +36,10 @@ def dht(*bootstrap: str) -> Mapping[str, Mapping[str, object]]:
 
 
 def address_of(node: Node) -> str:
-    """Where its node of the DHT is."""
-    found = re.search(r"A node of the DHT at ([\d.:]+) \(UDP\)", node.log())
-    assert found is not None, node.written()
-    return found[1]
+    """Where its node of the DHT is, which it says a moment after that it serves."""
+    found = until(lambda: re.search(r"A node of the DHT at ([\d.:]+) \(UDP\)", node.log()), why=node.written)
+    address: str = found[1]
+    return address
 
 
 @define

@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,30 @@ PATIENCE = 60.0  # seconds that something may take on a busy machine
 _STEP = re.compile(r"^ *(alice|bob|you)\$ (.+)$|<!-- do: ([\w ]+) -->", re.MULTILINE)
 
 
-def steps(page: Path = TUTORIAL) -> Iterator[tuple[str, str]]:
+OFFICIAL = "## Accounts at an official homeserver"
+"""Where the tutorial begins to tell another story."""
+
+
+def steps(page: Path = TUTORIAL, chapter: int = 0) -> Iterator[tuple[str, str]]:
     """Who does what, in the order of the text: `alice`, `bob` and `you` run a command, `do` is told in words."""
-    for who, command, words in _STEP.findall(page.read_text()):
+    for who, command, words in _STEP.findall(page.read_text().split(OFFICIAL)[chapter]):
         yield (who, command) if who else ("do", words)
+
+
+def shell(home: Path, command: str, why: Callable[[], str]) -> str:
+    """Run a command in somebody's home; what it printed."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=home,
+        env={"PATH": f"{SCRIPTS}:/usr/bin:/bin", "HOME": str(home)},
+        input="y\n",  # if it asks
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, f"{home.name}$ {command}\n{done.stdout}{done.stderr}{why()}"
+    return done.stdout + done.stderr
 
 
 @define
@@ -65,21 +85,7 @@ class Story:
         for text, meant in (self.replaced | key).items():
             here = here.replace(text, meant)
 
-        def work() -> str:
-            done = subprocess.run(
-                ["bash", "-o", "pipefail", "-c", here],
-                cwd=self.folder / who,
-                env={"PATH": f"{SCRIPTS}:/usr/bin:/bin", "HOME": str(self.folder / who)},
-                input="y\n",  # if it asks
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                check=False,
-            )
-            assert done.returncode == 0, f"{who}$ {here}\n{done.stdout}{done.stderr}{self.written()}"
-            return done.stdout + done.stderr
-
-        printed = await deferToThread(work)
+        printed = await deferToThread(shell, self.folder / who, here, self.written)
         self.said.append((command, printed))
         return printed
 
