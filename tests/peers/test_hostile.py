@@ -128,12 +128,12 @@ class Liar:
 FILES = ("/pub/a", "/pub/b")
 
 
-def endless(path: Callable[[int], str]) -> Callable[[Liar, Request], Any]:
+def endless(path: Callable[[int], str], **more: Any) -> Callable[[Liar, Request], Any]:
     """Pages of a list that never end."""
     numbers = count(1)
 
     def page(liar: Liar, request: Request) -> Any:
-        return {"standing": standing(0), "entries": [listed(path(next(numbers))) for _ in range(250)]}
+        return {"standing": standing(0), "entries": [listed(path(next(numbers)), **more) for _ in range(250)]}
 
     return page
 
@@ -287,6 +287,32 @@ async def test_lies(case: str) -> None:
     (honest,) = [one for one in peers if one["name"] == "good"]
     assert (honest["failure"], honest["trouble"]) == (None, None)
     assert len(liar.asked) < 5000, "it is asked without end"
+    for name in ("us", "good"):
+        await world.kill(name)
+
+
+LARGE: dict[str, Callable[[Liar, Request], Any]] = {
+    "a number": page_of(listed("/pub/a", length=2**42 + 1)),
+    "its files are larger than files can be": endless(lambda number: f"/pub/{number:012}", length=2**42),
+    "its log has more events than there can have been": lambda _liar, _request: {
+        "standing": standing(2**39),
+        "entries": [],
+    },
+}
+"""What is said of it, and a list."""
+
+
+@pytest.mark.parametrize("said", LARGE)
+@pytest_twisted.ensureDeferred
+async def test_numbers_that_nobody_has(said: str) -> None:
+    """What could not be counted on from, or added up, once the account opens here, is not followed at all."""
+    world, _, _ = await _world({"entries": LARGE[said]})
+    world.pass_time(30)
+    us = world.nodes["us"]
+    assert us.peering is not None
+    peers: Any = us.peering.overview.status()["peers"]
+    (told,) = [one["trouble"] for one in peers if one["name"] == "evil"]
+    assert str(told).endswith(said)
     for name in ("us", "good"):
         await world.kill(name)
 

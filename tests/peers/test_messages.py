@@ -28,11 +28,11 @@ from pubky_homeserver.core.moves import Kept, Shown
 from pubky_homeserver.core.paths import MAX_PATH
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.peers import messages, reading
-from pubky_homeserver.peers.messages import MAX_BODY
+from pubky_homeserver.peers.messages import MAX_BODY, MAX_LENGTH, MAX_SEQ
 from pubky_homeserver.peers.shapes import MAX_NUMBER, Malformed, to_json
 
 PUBKY = "8pinxxgqs41n4aididenw5apqp1urfmzdztr8jt4abrkdn435ewo"
-NUMBERS = st.integers(0, MAX_NUMBER)
+NUMBERS, SEQS, LENGTHS = st.integers(0, MAX_NUMBER), st.integers(0, MAX_SEQ), st.integers(0, MAX_LENGTH)
 LOG_IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zs", "Zl", "Zp"), exclude_characters="/\\"))
 PATHS = NAMES.filter(lambda name: name not in (".", "..") and 0 < len(name.encode()) < 250)
@@ -43,30 +43,30 @@ DIGESTS, HASHES = st.binary(min_size=16, max_size=16), st.binary(min_size=32, ma
 @st.composite
 def standings(draw: Any) -> LogStanding:
     """Where some log stands."""
-    reigns = draw(st.lists(st.builds(Reign, LOG_IDS, NUMBERS), min_size=1, max_size=4))
-    position = Position(reigns[-1].log_id, draw(NUMBERS), draw(NUMBERS), draw(DIGESTS))
-    return LogStanding(position, tuple(reigns), draw(NUMBERS), draw(NUMBERS))
+    reigns = draw(st.lists(st.builds(Reign, LOG_IDS, SEQS), min_size=1, max_size=4))
+    position = Position(reigns[-1].log_id, draw(SEQS), draw(NUMBERS), draw(DIGESTS))
+    return LogStanding(position, tuple(reigns), draw(SEQS), draw(NUMBERS))
 
 
 @st.composite
 def logged(draw: Any) -> LoggedEvent:
     """Some event of the public log."""
     path = draw(st.one_of(PATHS.map("/pub/{}".format), st.just("takedown"), st.just("revoked:Ab_-9")))
-    deleted = Event(draw(NUMBERS), Operation.DEL, PUBKY, path, draw(NUMBERS), draw(DIGESTS))
+    deleted = Event(draw(NUMBERS), Operation.DEL, PUBKY, path, draw(SEQS), draw(DIGESTS))
     if draw(st.booleans()):
         return LoggedEvent(deleted)
     put = evolve(
         deleted,
         operation=Operation.PUT,
         content_hash=draw(HASHES),
-        length=draw(NUMBERS),
+        length=draw(LENGTHS),
         content_type=draw(TYPES),
         modified=draw(NUMBERS),
     )
     return LoggedEvent(put, draw(st.one_of(st.none(), st.binary(max_size=50))))
 
 
-ENTRIES = st.builds(Entry, PATHS.map("/priv/{}".format), HASHES, NUMBERS, TYPES, NUMBERS, seq=NUMBERS)
+ENTRIES = st.builds(Entry, PATHS.map("/priv/{}".format), HASHES, LENGTHS, TYPES, NUMBERS, seq=SEQS)
 OFFERS = st.builds(
     Offered, st.just(PUBKY), st.integers(0, (1 << 64) - 1), standings(), st.one_of(st.none(), standings())
 )
@@ -93,7 +93,7 @@ def test_entries(entries: list[Entry], standing: LogStanding) -> None:
     assert reading.read_entries(to_json(messages.pack_entries(listed)), True) == listed
 
 
-@given(st.lists(st.builds(Reign, LOG_IDS, NUMBERS), max_size=5), NUMBERS, st.booleans())
+@given(st.lists(st.builds(Reign, LOG_IDS, SEQS), max_size=5), SEQS, st.booleans())
 def test_forks_and_hints(reigns: list[Reign], seq: int, private: bool) -> None:
     """So are the reigns of a fork, and a hint."""
     assert reading.read_fork(to_json(messages.pack_reigns(reigns))) == tuple(reigns)
@@ -307,9 +307,9 @@ def test_private_paths_are_of_the_private_log() -> None:
 def test_the_largest_page_fits() -> None:
     """A page of the longest paths, with all the bodies that it may have, is one that is read."""
     path = '/pub/"' + '/"' * ((MAX_PATH - 6) // 2)
-    event = evolve(PUT.event, path=path, seq=MAX_NUMBER, id=MAX_NUMBER, modified=MAX_NUMBER, length=MAX_NUMBER)
+    event = evolve(PUT.event, path=path, seq=MAX_SEQ, id=MAX_NUMBER, modified=MAX_NUMBER, length=MAX_LENGTH)
     small = [LoggedEvent(event)] * (messages.MAX_PAGE - 17) + [LoggedEvent(event, bytes(MAX_BODY))] * 17
-    written = to_json(messages.pack_events((Reign("0" * 32, 1),) * messages.MAX_REIGNS, small, MAX_NUMBER))
+    written = to_json(messages.pack_events((Reign("0" * 32, 1),) * messages.MAX_REIGNS, small, MAX_SEQ))
     assert len(written) < messages.MAX_ANSWER
     assert len(reading.read_events(written, PUBKY, False).events) == messages.MAX_PAGE
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+import txredisapi
 from attrs import evolve
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -36,6 +37,20 @@ GOOD = Survey("7.0.15", "master", "always", 1, 0, "noeviction")
 
 
 # --- what lies there ----------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_account_opens_whole_or_not_at_all(server: RedisServer, open_store: OpenStore) -> None:
+    """What cannot be added up is found before anything is written."""
+    store = await open_store(server)
+    await store.copies.begin(BOB, ALICE, NOW)
+    await store.packets.keep_packet(BOB, bytes(72))
+    await store._redis.call("HSET", schema.copy(BOB), "used", 2**63)
+    with pytest.raises(txredisapi.ResponseError):
+        await store.moves.open(BOB, bytes(72), NOW, incomplete=True)
+    assert await store.account(BOB) is None
+    assert await store.copies.copy(BOB) is not None
+    assert (await store.totals()).users == 0
 
 
 @pytest_twisted.ensureDeferred

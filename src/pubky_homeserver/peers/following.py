@@ -48,6 +48,13 @@ are followed no more: a log need not have an end either."""
 AHEAD = 3600
 """Seconds that an event may be ahead of our clock: should the account open here, its events go on above these."""
 
+BEGINNING, OFTEN = 1_577_836_800, 1000
+"""No log has had more events than so many a second since then (2020). Who escapes from a homeserver that counts in
+billions has room for their own events, here and at those who follow us: the bound grows faster than they write."""
+
+MOST_BYTES = 1 << 52
+"""Bytes of an account, more than anybody has: numbers stay exact, in Lua, too, and fit into Redis' when it opens."""
+
 _REASONS: dict[type[Exception], Counted] = {
     LogForked: Counted.FORKED,
     LogCompacted: Counted.COMPACTED,
@@ -202,6 +209,8 @@ class Follower:
     async def _begin_list(self, pubky: str, private: bool) -> None:
         page = await self.peer.entries(pubky, private, "")
         self._must_be_past(page.standing.position.event_id)
+        if page.standing.position.seq > (self.clock.seconds() - BEGINNING) * OFTEN:
+            raise PeerBroken("its log has more events than there can have been")
         await self.store.begin_list(pubky, private, page.standing)
 
     async def _read_list(self, pubky: str, private: bool, state: CopiedLog) -> None:
@@ -237,7 +246,7 @@ class Follower:
             if [one.path for one in page.entries] != sorted({one.path for one in page.entries}) or last <= after:
                 raise PeerBroken("its list is not in order")
             await self.store.keep_listed(pubky, private, page.entries, last, shelve)
-            await self.read(pubky)
+            await self._state(pubky, private)
             after = last
 
     async def _replay(self, pubky: str, private: bool, end: Position) -> None:
@@ -266,6 +275,8 @@ class Follower:
         copy = await self.read(pubky)
         if copy is None:
             raise NotFound
+        if copy.used > MOST_BYTES:
+            raise PeerBroken("its files are larger than files can be")
         return copy.private if private else copy.public
 
     def _must_be_past(self, event_id: int) -> None:

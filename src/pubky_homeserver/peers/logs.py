@@ -1,6 +1,6 @@
 """What peers may ask of one log of an account, and what its followers bring. See `peers/web.py`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 

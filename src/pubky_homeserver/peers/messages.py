@@ -60,6 +60,12 @@ MAX_ANSWER = 8 << 20
 MAX_BODY = 65_536
 """Bytes of a body within an event: the largest that a homeserver may be set to keep with its entry."""
 
+MAX_SEQ = (1 << 40) - 1
+"""The largest number in a log: a reign is kept with five bytes for its first one."""
+
+MAX_LENGTH = 1 << 42
+"""Bytes of a file. A page of such files can still be added up exactly, in Lua, too."""
+
 MAX_REIGNS = 1000
 """Times that an account moved: far above what anybody does."""
 

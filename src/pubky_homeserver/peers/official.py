@@ -26,7 +26,7 @@ from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.core.records import Entry, Operation
 from pubky_homeserver.peers.answers import pieces_of, read
 from pubky_homeserver.peers.asking import STALL, ask, words_of
-from pubky_homeserver.peers.messages import HASH
+from pubky_homeserver.peers.messages import HASH, MAX_LENGTH
 from pubky_homeserver.peers.shapes import MAX_NUMBER
 from pubky_homeserver.peers.tally import Traffic
 
@@ -284,7 +284,7 @@ def _entry(path: str, response: IResponse, length: int) -> Entry:
         return fields[0]
 
     etag = said("etag")
-    if not (0 <= length <= MAX_NUMBER and len(etag) > 2 and etag[0] == etag[-1] == '"'):
+    if not (0 <= length <= MAX_LENGTH and len(etag) > 2 and etag[0] == etag[-1] == '"'):
         raise PeerBroken("a file has no length or no hash")
     try:
         modified = int(parsedate_to_datetime(said("last-modified")).timestamp() * 1_000_000)

@@ -43,10 +43,12 @@ from pubky_homeserver.peers.messages import (
     MAX_BODY,
     MAX_CURSOR,
     MAX_LATE,
+    MAX_LENGTH,
     MAX_PACKETS,
     MAX_PAGE,
     MAX_QUESTIONS,
     MAX_REIGNS,
+    MAX_SEQ,
     MAX_WORDS,
 )
 from pubky_homeserver.peers.shapes import Malformed, a_list, a_number, a_text, an_object, parsed, some_bytes
@@ -96,7 +98,7 @@ def read_events(answer: bytes, pubky: str, private: bool) -> Logged:
 def _read_logged(page: Mapping[str, Any], pubky: str, private: bool) -> Logged:
     events = a_list(page.get("events"), lambda one: _read_event(an_object(one), pubky, private), MAX_PAGE)
     end = page.get("end")
-    return Logged(_reigns(page.get("reigns")), tuple(events), None if end is None else a_number(end))
+    return Logged(_reigns(page.get("reigns")), tuple(events), None if end is None else _seq(end))
 
 
 def read_questions(request: bytes) -> list[Question]:
@@ -119,7 +121,7 @@ def _read_question(value: object) -> Question:
         raise Malformed("a log")
     position = Position(
         a_text(asked.get("log_id"), _LOG_ID, "a log id"),
-        a_number(asked.get("seq")),
+        _seq(asked.get("seq")),
         a_number(asked.get("id")),
         some_bytes(asked.get("digest"), DIGEST, DIGEST),
     )
@@ -171,8 +173,8 @@ def _read_one_held(value: object) -> Held:
     private = held.get("priv")
     return Held(
         a_text(held.get("pubky"), _PUBKY, "a key"),
-        a_number(held.get("pub")),
-        None if private is None else a_number(private),
+        _seq(held.get("pub")),
+        None if private is None else _seq(private),
         a_number(held.get("missing")),
     )
 
@@ -208,7 +210,7 @@ def read_kept(answer: bytes) -> set[int]:
 def read_order(request: bytes) -> tuple[str, int]:
     """Log id and number."""
     order = an_object(parsed(request))
-    return a_text(order.get("log_id"), _LOG_ID, "a log id"), a_number(order.get("seq"))
+    return a_text(order.get("log_id"), _LOG_ID, "a log id"), _seq(order.get("seq"))
 
 
 def read_obeyed(answer: bytes) -> Obeyed:
@@ -226,7 +228,7 @@ def read_hint(data: bytes) -> Hint:
     log = hint.get("log")
     if not isinstance(log, str) or log not in LOGS:
         raise Malformed("a log")
-    return Hint(intern(a_text(hint.get("pubky"), _PUBKY, "an account")), LOGS[log], a_number(hint.get("seq")))
+    return Hint(intern(a_text(hint.get("pubky"), _PUBKY, "an account")), LOGS[log], _seq(hint.get("seq")))
 
 
 def _read_offered(value: object) -> Offered:
@@ -244,24 +246,24 @@ def _read_standing(value: object) -> LogStanding:
     standing = an_object(value)
     position = Position(
         a_text(standing.get("log_id"), _LOG_ID, "a log id"),
-        a_number(standing.get("seq")),
+        _seq(standing.get("seq")),
         a_number(standing.get("id")),
         some_bytes(standing.get("digest"), DIGEST, DIGEST),
     )
     reigns = _reigns(standing.get("reigns"))
     if not reigns or reigns[-1].log_id != position.log_id:
         raise Malformed("the reigns of a log")
-    return LogStanding(position, reigns, a_number(standing.get("floor")), a_number(standing.get("used")))
+    return LogStanding(position, reigns, _seq(standing.get("floor")), a_number(standing.get("used")))
 
 
 def _read_entry(entry: Mapping[str, object], private: bool) -> Entry:
     return Entry(
         _path(entry.get("path"), private),
         some_bytes(entry.get("hash"), HASH, HASH),
-        a_number(entry.get("length")),
+        a_number(entry.get("length"), MAX_LENGTH),
         a_text(entry.get("type"), _TYPE, "a content type"),
         a_number(entry.get("modified")),
-        seq=a_number(entry.get("seq")),
+        seq=_seq(entry.get("seq")),
     )
 
 
@@ -275,10 +277,10 @@ def _read_event(event: Mapping[str, object], pubky: str, private: bool) -> Logge
         Operation(operation),
         pubky,
         _path(event.get("path"), private),
-        a_number(event.get("seq")),
+        _seq(event.get("seq")),
         some_bytes(event.get("digest"), DIGEST, DIGEST),
         some_bytes(event.get("hash"), HASH, HASH) if put else None,
-        a_number(event.get("length")) if put else 0,
+        a_number(event.get("length"), MAX_LENGTH) if put else 0,
         a_text(event.get("type"), _TYPE, "a content type") if put else "",
         a_number(event.get("modified")) if put else 0,
     )
@@ -292,7 +294,12 @@ def _reigns(value: object) -> tuple[Reign, ...]:
 def _read_reign(value: object) -> Reign:
     if not isinstance(value, list) or len(value) != 2:
         raise Malformed("a reign")
-    return Reign(a_text(value[0], _LOG_ID, "a log id"), a_number(value[1]))
+    return Reign(a_text(value[0], _LOG_ID, "a log id"), _seq(value[1]))
+
+
+def _seq(value: object) -> int:
+    """A number in a log."""
+    return a_number(value, MAX_SEQ)
 
 
 def _path(value: object, private: bool) -> str:

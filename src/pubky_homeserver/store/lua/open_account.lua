@@ -14,6 +14,7 @@ end
 if not is_whole and incomplete ~= '1' then
   return 'NotHereYet'
 end
+redis.call('HINCRBY', shard, 'used', used)  -- first, for it may fail
 if redis.call('EXISTS', account) == 0 then
   local number = redis.call('HINCRBY', shard, 'number', 1)
   redis.call('HINCRBY', shard, 'users', 1)
@@ -39,7 +40,6 @@ for log, id in pairs({pub = public, priv = private}) do
   last = math.max(last, tonumber(event))
 end
 redis.call('HSET', shard, 'event', whole(last))
-redis.call('HINCRBY', shard, 'used', used)
 redis.call('HSET', account, 'used', used, 'missing', missing, 'absent', absent or 0, 'admitted', now, 'announce', 'pub 0')
 redis.call('HDEL', account, 'away')
 redis.call('DEL', copy, KEYS[8])
