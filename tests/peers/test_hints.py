@@ -8,11 +8,16 @@ from copy import deepcopy
 import pytest_twisted
 from attrs import evolve
 
+from pkarr.keys import Keypair
 from pubky_homeserver.core.copies import Copy, Hint, Offered
+from pubky_homeserver.core.records import Account
+from pubky_homeserver.peers.lookups import AT_FIRST, PACE
 from pubky_homeserver.peers.mirror import Mirror
 from tests.peers.judge import check_copy
 from tests.peers.test_moving import begin, end
 from tests.peers.worlds import Node, User, World
+
+USERS = [Keypair(bytes([number]) * 32) for number in (8, 9)]
 
 
 def mirror_of(node: Node, other: Node) -> Mirror:
@@ -93,4 +98,54 @@ async def test_a_store_that_forgot_something() -> None:
     world.pass_time(60)
     assert await node.store.copies.copy(user.pubky) is not None
     assert copy_of(node, user)[1] == "current"
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_hints_at_any_keys() -> None:
+    """A peer that names ever other keys costs few look-ups in a second, and its accounts are followed on."""
+    world, user = await begin("a", "b")
+    node, liar = world.nodes["b"], mirror_of(world.nodes["b"], world.nodes["a"])
+    world.pass_time(60)
+    keys = [Keypair(number.to_bytes(32, "big")).public_key.z32 for number in range(1, 181)]
+    before = world.network.resolved
+    for key in keys:
+        liar._hear(Hint(key, False, 1))
+    world.pass_time(10)
+    assert AT_FIRST + 5 * PACE < world.network.resolved - before <= AT_FIRST + 10 * PACE + 1
+    await world.put(user, "/pub/new", b"new")
+    world.pass_time(30)
+    assert await node.store.entry(user.pubky, "/pub/new") is not None
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_key_that_is_named_again_and_again() -> None:
+    """Nobody's key is looked up when its time has come, not whenever it is named."""
+    world, _ = await begin("a", "b")
+    liar = mirror_of(world.nodes["b"], world.nodes["a"])
+    world.pass_time(60)
+    before = world.network.resolved
+    for _ in range(200):
+        liar._hear(Hint(USERS[0].public_key.z32, False, 1))
+        world.pass_time(0.5)
+    assert 5 <= world.network.resolved - before <= 10
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_account_that_has_its_record_later() -> None:
+    """Who is named before there is a record is followed soon after there is one."""
+    world, _ = await begin("a", "b")
+    node = world.nodes["b"]
+    late = User(USERS[1], "a")
+    world.users[late.pubky] = late
+    await world.nodes["a"].store.sign_up(Account(late.pubky, world.microseconds), None, None, False)
+    for number in range(10):
+        await world.put(late, "/pub/a", b"%d" % number)
+        world.pass_time(10)
+    assert await node.store.copies.copy(late.pubky) is None
+    await world.point(late, "a")
+    world.pass_time(200)
+    await check_copy(world.nodes["a"], node, late.pubky)
     await end(world)

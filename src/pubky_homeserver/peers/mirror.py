@@ -22,17 +22,17 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pkarr.interfaces import INetwork, NetworkError
-from pkarr.keys import InvalidPublicKey, PublicKey
-from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
+from pkarr.interfaces import INetwork
+from pkarr.packet import SignedPacket
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Hint, LogStanding, Offered
 from pubky_homeserver.core.erasing import NEVER, Erased
 from pubky_homeserver.core.errors import BudgetSpent, PeerBroken, PeerError, PeerRefused, Refused, UserExists
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IFollower, IPeer
-from pubky_homeserver.packets import Packets, home_of
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.peers.filling import Filling
+from pubky_homeserver.peers.lookups import LookUps, NotItsTurn
 
 AT_ONCE = 8
 """Logs of one peer that are worked on at a time."""
@@ -48,9 +48,6 @@ can name any. Of those beyond, nothing is followed."""
 
 RARELY = 3600.0
 """Seconds, at most, that an account waits which we may not follow: it may be offered one day, or get its record."""
-
-LOOK_UP = 600.0
-"""Seconds for which it is believed that an account lives at the peer."""
 
 Log = tuple[str, bool]
 """An account, and whether it is its private log."""
@@ -87,8 +84,9 @@ class Mirror(Service):
     _working: "dict[Log, Deferred[None]]" = field(factory=dict, init=False)
     _again: set[Log] = field(factory=set, init=False)
     # Logs that changed while they were worked on.
-    _looked_up: dict[str, float] = field(factory=dict, init=False)
-    # Account → when its newest packet named the peer (seconds).
+    _look_ups: LookUps = field(init=False)
+    _unsure: set[str] = field(factory=set, init=False)
+    # Accounts that wait, for no record said yet that they live at the peer.
     _failures: dict[Log, int] = field(factory=dict, init=False)
     # How often a log failed in a row.
     _running: Deferred[None] | None = field(default=None, init=False)
@@ -108,6 +106,10 @@ class Mirror(Service):
     @filling.default
     def _make_filling(self) -> Filling:
         return Filling(self.follower, self.peer.private, self.copies, self.clock, self._delay)
+
+    @_look_ups.default
+    def _make_look_ups(self) -> LookUps:
+        return LookUps(self.peer, self.source, self.packets, self.network, self.clock)
 
     def startService(self) -> None:
         """Begin to listen."""
@@ -152,7 +154,7 @@ class Mirror(Service):
 
     def leave(self, pubky: str) -> "Deferred[None]":
         """Do nothing more for an account, until the next hint; fires when nothing is under way."""
-        self._looked_up.pop(pubky, None)
+        self._look_ups.forget(pubky)
         ending = [self.filling.leave(pubky)]
         for one in ((pubky, False), (pubky, True)):
             self._due.pop(one, None)
@@ -209,6 +211,7 @@ class Mirror(Service):
 
     def look_again(self) -> None:
         """Go through all that the peer offers: it, or our own store, may have forgotten something."""
+        self._look_ups.forget_all()
         if self._looking is not None:
             self._looking.cancel()
         looking = self._looking = Deferred.fromCoroutine(self._look())
@@ -223,6 +226,8 @@ class Mirror(Service):
         """Whether a hint is news about a log that we follow, or would begin to."""
         if not self.peer.follows(hint.pubky) or (hint.private and not self.peer.private):
             return
+        if hint.pubky in self._unsure and (hint.pubky, hint.private) in self._waiting:
+            return  # it is looked up again when its time has come, or at once if somebody shows its record
         copy = self.copies.of(hint.pubky)
         if copy is None and len(self._due) + len(self._waiting) >= MOST:
             return  # it can name accounts without end; one that is real is found when all are gone through
@@ -335,49 +340,23 @@ class Mirror(Service):
         has_begun = await self.copies.store.begin(pubky, self.peer.key, self._now(), packet, erased)
         await self.copies.refresh(pubky)  # from now on what is not here yet is not said to be missing
         if not has_begun:
-            self._looked_up.pop(pubky, None)
+            self._look_ups.forget(pubky)
             raise PeerRefused("the account does not live there any more, or was erased")
         if newest is not None and kept is None:
             await self.packets.learn(newest)  # nobody cared for it before
 
     async def _look_up(self, pubky: str) -> SignedPacket | None:
-        """See now and then that the newest packet that anybody has names the peer: no packet, no copy.
+        """See that an account lives at the peer; one that does not, or waits for its turn, is not hurried by hints.
 
-        One that names nobody changes nothing. Returns what was found, if it was looked for. Raises `PeerRefused`.
+        Returns the newest packet, if it was looked for. Raises `PeerRefused`, `NotItsTurn`.
         """
-        now = self.clock.seconds()
-        if self.copies.of(pubky) is not None and self._looked_up.get(pubky, -LOOK_UP) + LOOK_UP > now:
-            return None
-        newest = await self._newest_packet(_key_of(pubky))
-        copy = self.copies.of(pubky)
-        goes_on = copy is not None and copy.primary == self.peer.key and newest is not None and home_of(newest) is None
-        if newest is None or (home_of(newest) != self.peer.key and not goes_on):
-            if newest is not None:
-                await self.packets.learn(newest)
-            raise PeerRefused("no record says that the account lives there")
-        if len(self._looked_up) >= MOST:
-            self._looked_up.clear()
-        self._looked_up[pubky] = now
-        return newest
-
-    async def _newest_packet(self, key: PublicKey) -> SignedPacket | None:
-        """The newest packet of those that we keep, the peer has, and the network has."""
-        found = [
-            await self.packets.of(key.z32),
-            self._read(key, await self.source.packet(key.z32)),
-        ]
         try:
-            found.append(await self.network.resolve(key))
-        except NetworkError as error:
-            self.log.debug("The network has no packet of {key}: {error}", key=key, error=error)
-        return newest_of(found)
-
-    def _read(self, key: PublicKey, payload: bytes | None) -> SignedPacket | None:
-        try:
-            return None if payload is None else SignedPacket.from_relay_payload(key, payload)
-        except InvalidSignedPacket as error:
-            self.log.warn("What {peer} has of {key} is no packet: {error}", peer=self.peer.name, key=key, error=error)
-            return None
+            return await self._look_ups.check(pubky, self._is_primary(pubky))
+        except (PeerRefused, NotItsTurn):
+            if len(self._unsure) >= MOST:
+                self._unsure.clear()
+            self._unsure.add(pubky)
+            raise
 
     def _behind_elsewhere(self, pubky: str, private: bool) -> bool:
         """Whether the account's other log is due or worked on, or this one is again."""
@@ -387,6 +366,9 @@ class Mirror(Service):
     def _fail(self, one: Log, error: Exception) -> None:
         """Let a log that failed wait."""
         pubky, _ = one
+        if isinstance(error, NotItsTurn):
+            self._wait_for(one, error.seconds)
+            return
         if isinstance(error, UserExists):
             self.log.warn("{pubky} lives here and at {peer}", pubky=pubky, peer=self.peer.name)
             return
@@ -402,18 +384,24 @@ class Mirror(Service):
 
     def _wait(self, one: Log, longest: float) -> None:
         """Try a log again after a while, `longest` at most."""
+        if one in self._waiting:
+            return  # it was tried in between, for there was a hint
+        failures = self._failures[one] = self._failures.get(one, 0) + 1
+        self._wait_for(one, self._delay(failures, longest))
+
+    def _wait_for(self, one: Log, seconds: float) -> None:
         if one in self._waiting or not self.running:
-            return  # it was tried in between, for there was a hint; or nobody follows any more
+            return  # or nobody follows any more
         if len(self._waiting) >= MOST:
             self._failures.pop(one, None)
             return
-        failures = self._failures[one] = self._failures.get(one, 0) + 1
-        waiting: Deferred[None] = deferLater(self.clock, self._delay(failures, longest))
+        waiting: Deferred[None] = deferLater(self.clock, seconds)
         self._waiting[one] = waiting
         waiting.addBoth(self._stop_waiting, one)
 
     def _stop_waiting(self, result: object, one: Log) -> None:
         del self._waiting[one]
+        self._unsure.discard(one[0])
         if not isinstance(result, Failure):
             self.hint(*one)
 
@@ -427,11 +415,3 @@ class Mirror(Service):
     def _end(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             self.log.failure("{peer} is not followed any more", failure, peer=self.peer.name)
-
-
-def _key_of(pubky: str) -> PublicKey:
-    """The key of an account that a peer names. Raises `PeerBroken`: not every name is one."""
-    try:
-        return PublicKey.from_z32(pubky)
-    except InvalidPublicKey:
-        raise PeerBroken("this is nobody's key") from None
