@@ -55,6 +55,22 @@ async def test_what_lies_there(store: Store) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_disputed_paths(store: Store) -> None:
+    """A path is disputed as long as something of it lies there, of any number and hash."""
+    things = [thing("/pub/a", None), thing("/pub/a", entry("/pub/a", b"x"), 8), thing("/pub/ab", None)]
+    for one in things:
+        await store.shelf.shelve(one)
+    assert [await store.shelf.is_disputed(ALICE, path) for path in ("/pub/a", "/pub/ab", "/pub/", "/pub/b")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert not await store.shelf.is_disputed(BOB, "/pub/a")
+    await store.shelf.drop(ALICE, things[0].id)
+    assert await store.shelf.is_disputed(ALICE, "/pub/a")
+    await store.shelf.drop(ALICE, things[1].id)
+    assert not await store.shelf.is_disputed(ALICE, "/pub/a")
+
+
+@pytest_twisted.ensureDeferred
 async def test_shelves(store: Store) -> None:
     """An account is named as long as something of it lies there."""
     for pubky in (BOB, ALICE):

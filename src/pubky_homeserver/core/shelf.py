@@ -11,6 +11,9 @@ from attrs import frozen
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry
 
+OF_PATH = 16
+"""Digits of an id that tell its path: so what lies there of a path is found without reading all."""
+
 
 class Reason(StrEnum):
     """How something came to lie on the shelf."""
@@ -53,7 +56,12 @@ class Shelved:
 def id_of(path: str, seq: int, content_hash: bytes | None) -> str:
     """The id of a write: number, hash (none of a DEL) and path say which it is; 40 hex digits.
 
-    The number alone does not: a log that was rewound gives it a second time.
+    The number alone does not: a log that was rewound gives it a second time. The first digits are the path's.
     """
     said = b"%d %b " % (seq, (content_hash or b"").hex().encode()) + path.encode()
-    return sha1(said, usedforsecurity=False).hexdigest()
+    return beginning_of(path) + sha1(said, usedforsecurity=False).hexdigest()[OF_PATH:]
+
+
+def beginning_of(path: str) -> str:
+    """How the ids of all writes of a path begin."""
+    return sha1(path.encode(), usedforsecurity=False).hexdigest()[:OF_PATH]

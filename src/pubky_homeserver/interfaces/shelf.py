@@ -25,6 +25,9 @@ class IShelfStore(Interface):
     async def shelved(pubky: str, shelved_id: str) -> Shelved | None:
         """One thing."""
 
+    async def is_disputed(pubky: str, path: str) -> bool:
+        """Whether something of a path lies there."""
+
     async def drop(pubky: str, shelved_id: str) -> bool:
         """Take something away, and its bodies; False if it is not there."""
 

@@ -202,10 +202,10 @@ class LateWrites:
 
         Whoever gives up waiting stops nothing. Raises `TooManyRequests`.
         """
-        kept, disputed = set(), await self._disputed(pubky)
+        kept = set()
         for one in events:
             try:
-                if await self._finish(pubky, private, one, one.event.path in disputed):
+                if await self._finish(pubky, private, one):
                     kept.add(one.event.id)
             except StorageFull:
                 break
@@ -221,7 +221,7 @@ class LateWrites:
             running.cancel()
         return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
 
-    def _finish(self, pubky: str, private: bool, one: LoggedEvent, is_disputed: bool) -> Deferred[bool]:
+    def _finish(self, pubky: str, private: bool, one: LoggedEvent) -> Deferred[bool]:
         """Take one to its end, whatever happens to who waits for it; who offers it meanwhile waits for the same."""
         name = pubky, id_of_event(one.event)
         taking = self._taking.get(name)
@@ -239,18 +239,10 @@ class LateWrites:
                 self.log.failure("A late write of {pubky} failed", result, pubky=pubky)
             taking.end(result)
 
-        taking.running = Deferred.fromCoroutine(self._take(pubky, private, one, is_disputed)).addBoth(end)
+        taking.running = Deferred.fromCoroutine(self._take(pubky, private, one)).addBoth(end)
         return waiting
 
-    async def _disputed(self, pubky: str) -> set[str]:
-        """The paths of which something lies on the shelf."""
-        paths, after = set(), ""
-        while page := await self.shelf.shelf(pubky, after, MAX_LATE):
-            paths |= {one.path for one in page}
-            after = page[-1].id
-        return paths
-
-    async def _take(self, pubky: str, private: bool, one: LoggedEvent, is_disputed: bool) -> bool:
+    async def _take(self, pubky: str, private: bool, one: LoggedEvent) -> bool:
         """Take one. What makes no difference is shelved all the same if it supersedes something that lies there."""
         event, origin = one.event, self.bodies.peer.key
         if event.path == TAKEDOWN:
@@ -265,7 +257,8 @@ class LateWrites:
         if await self.shelf.shelved(pubky, id_of_event(event)) is not None:
             return True
         ours = await self.entries.entry(pubky, event.path)
-        if not is_disputed and (None if ours is None else ours.content_hash) == event.content_hash:
+        is_same = (None if ours is None else ours.content_hash) == event.content_hash
+        if is_same and not await self.shelf.is_disputed(pubky, event.path):
             return True
         late = late_one(event, origin, _named(event), None if ours is None else _bare(ours), self._now())
         if not self.may_keep(await self.shelf.shelf_used(origin) + late.bytes):

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from pubky_homeserver.core.locks import HELD_SECONDS
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
+from pubky_homeserver.core.shelf import OF_PATH
 from pubky_homeserver.store.packing import BLOB, DEL, NEITHER, PUT, REIGN, STAT
 
 _PARTS = {"account", "copy", "ending", "lock", "log", "notice", "packed", "shelf", "signing"}
@@ -29,6 +30,7 @@ _CONSTANTS = {
     "DEL": DEL,
     "PUT": PUT,
     "REIGN": REIGN,
+    "OF_PATH": OF_PATH,
 }
 
 

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from pubky_homeserver.core.errors import StorageFull
 from pubky_homeserver.core.records import Entry
-from pubky_homeserver.core.shelf import Reason, Shelved
+from pubky_homeserver.core.shelf import Reason, Shelved, beginning_of
 from pubky_homeserver.interfaces import IShelfStore
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.connection import STEP, Commands
@@ -69,6 +69,12 @@ class RedisShelf:
         """See `IShelfStore`."""
         member = await self._member(pubky, shelved_id)
         return None if member is None else _unpack(pubky, member)
+
+    async def is_disputed(self, pubky: str, path: str) -> bool:
+        """See `IShelfStore`."""
+        first = beginning_of(path)
+        words = schema.shelf(pubky), f"[{first}", f"({first}~"
+        return int(await self.redis().call("ZLEXCOUNT", *words)) > 0
 
     async def drop(self, pubky: str, shelved_id: str) -> bool:
         """See `IShelfStore`."""
@@ -148,6 +154,10 @@ class MemoryShelf:
     async def shelved(self, pubky: str, shelved_id: str) -> Shelved | None:
         """See `IShelfStore`."""
         return self._things.get(pubky, {}).get(shelved_id)
+
+    async def is_disputed(self, pubky: str, path: str) -> bool:
+        """See `IShelfStore`."""
+        return any(one.path == path for one in self._things.get(pubky, {}).values())
 
     async def drop(self, pubky: str, shelved_id: str) -> bool:
         """See `IShelfStore`."""

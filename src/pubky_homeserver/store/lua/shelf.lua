@@ -30,7 +30,8 @@ local function shelve_replaced(shelf, path, old, new)
   local ours = new and pack(NEITHER, new.mark, new.stat, new.seq, new.type) or ''
   local written = packed:sub(1 + 16 + 32 + 1, 1 + 16 + STAT)
   local thing = 'r' .. shelf.origin .. shelf.now .. written .. struct.pack('>I4I4', #packed, #ours) .. packed .. ours
-  local id = redis.sha1hex(whole(number_of(old)) .. ' ' .. hex(old.hash) .. ' ' .. path)
+  local said = redis.sha1hex(whole(number_of(old)) .. ' ' .. hex(old.hash) .. ' ' .. path)
+  local id = redis.sha1hex(path):sub(1, OF_PATH) .. said:sub(OF_PATH + 1)
   local size = old.length + (new and new.length or 0) + OVERHEAD
   return lay(shelf, shelf.pubky, id, thing .. path, shelf.origin, whole(size))
 end
