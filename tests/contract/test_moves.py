@@ -477,11 +477,12 @@ async def test_the_feed_tells_what_came(store: Store, limit: int) -> None:
     assert await store.copies.apply(ALICE, False, gone, None)
     await claim(store)
     assert await open_here(store)
-    assert await store.moves.announcing(10) == [ALICE]
+    assert await store.moves.announcing("", 10) == await store.moves.announcing(ALICE[:-1], 1) == [ALICE]
+    assert await store.moves.announcing(ALICE, 10) == []
     await store.moves.announce(ALICE, limit)
     await put(store, ALICE, "/pub/c", b"new")
     await announce(store, limit)
-    assert await store.moves.announcing(10) == []
+    assert await store.moves.announcing("", 10) == []
     files = {}
     for path in ("/pub/a", "/pub/b", "/pub/c", "/priv/p"):
         found = await store.entry(ALICE, path)
@@ -509,7 +510,7 @@ async def test_nothing_to_announce(store: Store) -> None:
     await open_here(store)
     await fence(store, LATER + 9)
     await announce(store)
-    assert await store.moves.announcing(10) == []
+    assert await store.moves.announcing("", 10) == []
     with pytest.raises(Refused):
         await put(store, ALICE, "/pub/b")
 

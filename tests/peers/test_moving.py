@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from pkarr.builder import Builder
 from pkarr.keys import Keypair
 from pubky_homeserver.accounts import Accounts
-from pubky_homeserver.core.errors import InvalidRequest, NotHereYet, NotPrimary, Refused, UserExists
+from pubky_homeserver.core.errors import InvalidRequest, NotHereYet, NotPrimary, Refused, StoreAway, UserExists
 from pubky_homeserver.core.peers import Claim
 from pubky_homeserver.core.records import Operation
 from pubky_homeserver.peers.moving import VOID
@@ -465,9 +466,53 @@ async def _crash(step: int, is_done: bool, reached: list[bool]) -> None:
     world.pass_time(100)
     assert await lives_at(world.nodes["b"], user)
     assert not await lives_at(world.nodes["a"], user)
-    assert await store.moves.announcing(10) == []
+    assert await store.moves.announcing("", 10) == []
     await check_writes(world, user)
     await check_copy(world.nodes["b"], world.nodes["a"], user.pubky, private=True)
+    await end(world)
+
+
+class Away:
+    """A store that does not answer until some time (seconds)."""
+
+    def __init__(self, store: Any, clock: Clock, until: float) -> None:
+        self._store, self._clock, self._until = store, clock, until
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if not iscoroutinefunction(method):
+            return method
+
+        async def ask(*arguments: Any, **more: Any) -> Any:
+            if self._clock.seconds() < self._until:
+                raise StoreAway
+            return await method(*arguments, **more)
+
+        return ask
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_is_away_at_the_start(is_open: bool) -> None:
+    """What the last process left is gone on with when the store is back: accounts open, and the feed tells of them."""
+    world, user = await begin("a", "b", private=True)
+    await world.kill("a")
+    await world.kill("b")
+    stores: Any = world.nodes["b"].store
+    await world.point(user, "b")
+    payload = world.network.packets[user.keypair.public_key.raw].relay_payload
+    await stores.packets.keep_packet(user.pubky, payload)
+    if is_open:
+        assert await stores.moves.open(user.pubky, payload, world.microseconds)
+    whole = stores.moves, stores.packets
+    stores.moves, stores.packets = (Away(one, world.clock, world.clock.seconds() + 30) for one in whole)
+    await world.start("b")
+    world.pass_time(29)
+    assert await lives_at(world.nodes["b"], user) is is_open
+    assert await whole[0].announcing("", 10) == ([user.pubky] if is_open else [])
+    world.pass_time(80)
+    assert await lives_at(world.nodes["b"], user)
+    assert await whole[0].announcing("", 10) == []
     await end(world)
 
 

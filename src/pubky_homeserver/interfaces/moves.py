@@ -48,5 +48,5 @@ class IMoveStore(Interface):
         who reads the feed from anywhere ends with the account's files. Returns whether it is done.
         """
 
-    async def announcing(limit: int) -> list[str]:
-        """Up to `limit` accounts that `announce` is not done with."""
+    async def announcing(after: str, limit: int) -> list[str]:
+        """Up to `limit` (at most 500) accounts that `announce` is not done with, above `after`, ascending."""

@@ -191,21 +191,20 @@ class LateWrites:
     may_keep: Callable[[int], bool] = field(default=lambda _length: True)
     grants: IGrantStore | None = None
     """The grants that have a bearer here; None if late revocations wait on the shelf like all else."""
-    is_told: bool = True
-    """Whether the peer may know what our log has. If not, what it is answered depends only on what it brings."""
     _taking: "dict[tuple[str, str], _Taking]" = field(factory=dict, init=False)
     # Account and id on the shelf → what is on its way there.
     log: ClassVar[Logger] = Logger()
 
-    async def take(self, pubky: str, private: bool, events: Sequence[LoggedEvent]) -> set[int]:
+    async def take(self, pubky: str, private: bool, events: Sequence[LoggedEvent], is_told: bool = True) -> set[int]:
         """Those of the events (by their ids) that are in our history, make no difference, or lie on our shelf now.
 
+        `is_told`: whether the peer may know what our log has. If not, what it is answered depends only on what it brings.
         Whoever gives up waiting stops nothing. Raises `TooManyRequests`.
         """
         kept = set()
         for one in events:
             try:
-                if await self._finish(pubky, private, one):
+                if await self._finish(pubky, private, one, is_told):
                     kept.add(one.event.id)
             except StorageFull:
                 break
@@ -221,7 +220,7 @@ class LateWrites:
             running.cancel()
         return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
 
-    def _finish(self, pubky: str, private: bool, one: LoggedEvent) -> Deferred[bool]:
+    def _finish(self, pubky: str, private: bool, one: LoggedEvent, is_told: bool) -> Deferred[bool]:
         """Take one to its end, whatever happens to who waits for it; who offers it meanwhile waits for the same."""
         name = pubky, id_of_event(one.event)
         taking = self._taking.get(name)
@@ -239,18 +238,18 @@ class LateWrites:
                 self.log.failure("A late write of {pubky} failed", result, pubky=pubky)
             taking.end(result)
 
-        taking.running = Deferred.fromCoroutine(self._take(pubky, private, one)).addBoth(end)
+        taking.running = Deferred.fromCoroutine(self._take(pubky, private, one, is_told)).addBoth(end)
         return waiting
 
-    async def _take(self, pubky: str, private: bool, one: LoggedEvent) -> bool:
+    async def _take(self, pubky: str, private: bool, one: LoggedEvent, is_told: bool) -> bool:
         """Take one. What makes no difference is shelved all the same if it supersedes something that lies there."""
         event, origin = one.event, self.bodies.peer.key
         if event.path == TAKEDOWN:
             return True  # what an operator decided there; here ours does
         if await self._is_ended(pubky, event):
             return True
-        if not self.is_told:
-            return await self._take_blindly(pubky, private, one, is_disputed)
+        if not is_told:
+            return await self._take_blindly(pubky, private, one)
         own = await self.logs.event(pubky, private, event.id)
         if own is not None and (own.path, own.content_hash) == (event.path, event.content_hash):
             return True
@@ -269,7 +268,7 @@ class LateWrites:
         await self._shelve(evolve(late, entry=entry), ours)
         return True
 
-    async def _take_blindly(self, pubky: str, private: bool, one: LoggedEvent, is_disputed: bool) -> bool:
+    async def _take_blindly(self, pubky: str, private: bool, one: LoggedEvent) -> bool:
         """Take one of who must not learn what we have: first its body is had, and nothing is compared before."""
         event, origin = one.event, self.bodies.peer.key
         known = await self.shelf.shelved(pubky, id_of_event(event))
@@ -284,6 +283,7 @@ class LateWrites:
         own = await self.logs.event(pubky, private, event.id)
         ours = await self.entries.entry(pubky, event.path)
         is_known = own is not None and (own.path, own.content_hash) == (event.path, event.content_hash)
+        is_disputed = await self.shelf.is_disputed(pubky, event.path)
         is_same = not is_disputed and (None if ours is None else ours.content_hash) == event.content_hash
         if is_known or is_same:
             await self.bodies.leave([entry])

@@ -191,11 +191,10 @@ class LogSite:
         is_home = standing is not None and (await self.knowledge.home(pubky))[0] == self.key
         if takes is None or not is_home or not (may_have or peer.key in await self.lived_at(pubky)):
             raise NotFound
-        takes = evolve(takes, is_told=may_have)
         events = await asked.posted(request, lambda body: reading.read_late(body, pubky, private), messages.MAX_OFFER)
         if events:
             await self.fork(pubky, peer.key)
-        return answer_json(request, messages.pack_kept(await takes.take(pubky, private, events)))
+        return answer_json(request, messages.pack_kept(await takes.take(pubky, private, events, may_have)))
 
     async def _standing(self, asked: Asked) -> LogStanding:
         """Where a log that the peer may read stands: the account's homeserver may read all. Raises `NotFound`."""

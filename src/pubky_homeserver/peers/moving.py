@@ -40,6 +40,9 @@ VOID = 600.0
 ANNOUNCED = 250
 """Files and removed paths that are put into the feed in one step of the store."""
 
+PAGE = 500
+"""Accounts that are read at a time, of those whose files are not in the feed yet."""
+
 FILL_FIRST = 60.0
 """Seconds that bodies have to come before the files are told in the feed."""
 
@@ -62,6 +65,8 @@ class Moving(Service):
     """Look up an account soon."""
     clock: IReactorTime
     chronicle: Chronicle
+    _unweighed: set[str] = field(factory=set, init=False)
+    # Copies of which it is to be seen whether they are to open.
     _due: set[str] = field(factory=set, init=False)
     # Accounts that are to open and did not yet.
     _working: "dict[str, Deferred[None]]" = field(factory=dict, init=False)
@@ -102,8 +107,9 @@ class Moving(Service):
             self.weigh_soon(pubky)
 
     def weigh_soon(self, pubky: str) -> None:
-        """Open a copy, if its record says so and its user is admitted."""
-        self._later(self._weigh(pubky))
+        """Open a copy, if its record says so and its user is admitted; as soon as the store can say that."""
+        self._unweighed.add(pubky)
+        self._later(self._weigh_some())
 
     async def open(self, pubky: str, incomplete: bool = False) -> bool:
         """Open an account now, for the operator. Whether it lives here then.
@@ -120,9 +126,9 @@ class Moving(Service):
         return await self._open(pubky, incomplete)
 
     async def weigh_all(self) -> None:
-        """Open what may open of all copies."""
-        for copy in self.claims.copies.all():
-            await self._weigh(copy.pubky)
+        """Open what may open of all copies, as soon as the store can say which."""
+        self._unweighed.update(copy.pubky for copy in self.claims.copies.all())
+        await self._weigh_some()
 
     async def check(self, pubky: str | None) -> list[dict[str, object]]:
         """What would become of a copy, or of all, if its user came here now. For the operator."""
@@ -164,10 +170,32 @@ class Moving(Service):
     # --- what is to be done ---------------------------------------------------------------------------------------
 
     async def _resume(self) -> None:
-        """Go on with what the last process left."""
+        """Go on with what the last process left; a store that is away is asked again."""
         await self.weigh_all()
-        for pubky in await self.store.announcing(1000):
-            self._later(self._finish(pubky, ""))
+        last = ""
+        while True:
+            try:
+                page = await self.store.announcing(last, PAGE)
+            except Refused as error:
+                self.log.info("What is to be told in the feed waits: {reason}", reason=str(error))
+                await deferLater(self.clock, LOOK)
+                continue
+            if not page:
+                return
+            for pubky in page:
+                self._later(self._finish(pubky, ""))
+            last = page[-1]
+
+    async def _weigh_some(self) -> None:
+        """Weigh what is to be weighed; if the store is away the rest is for the next time."""
+        for pubky in [*self._unweighed]:
+            self._unweighed.discard(pubky)
+            try:
+                await self._weigh(pubky)
+            except Refused as error:
+                self._unweighed.add(pubky)
+                self.log.debug("Whether {pubky} opens is seen later: {reason}", pubky=pubky, reason=str(error))
+                return
 
     async def _weigh(self, pubky: str) -> None:
         """Open a copy if its record says so and its user is admitted."""
@@ -182,6 +210,7 @@ class Moving(Service):
     async def _tick(self) -> None:
         """Look for the records of claimed copies, and try again what did not open."""
         try:
+            await self._weigh_some()
             for copy in self.claims.copies.claimed():
                 await self._look_at(copy)
             for pubky in [*self._due]:

@@ -12,7 +12,7 @@ from pubky_homeserver.core.paths import PRIVATE, TAKEDOWN, is_name, is_private
 from pubky_homeserver.core.records import Account, Entry, Event, LogState, Operation
 from pubky_homeserver.interfaces import IMoveStore
 from pubky_homeserver.store import schema
-from pubky_homeserver.store.connection import Commands
+from pubky_homeserver.store.connection import STEP, Commands
 from pubky_homeserver.store.copied import MemoryCopies, with_home
 from pubky_homeserver.store.files import Home
 from pubky_homeserver.store.refusals import checked
@@ -75,9 +75,11 @@ class RedisMoves:
         with nullcontext() if self.remembered is None else self.remembered.rewriting(pubky):
             return bool(await self.redis().run("announce", keys, (pubky, min(limit, PART), PRIVATE)))
 
-    async def announcing(self, limit: int) -> list[str]:
+    async def announcing(self, after: str, limit: int) -> list[str]:
         """See `IMoveStore`."""
-        return [one.decode() for one in await self.redis().call("ZRANGE", schema.ANNOUNCING, 0, limit - 1)]
+        bound = f"({after}" if after else "-"
+        words = schema.ANNOUNCING, bound, "+", "BYLEX", "LIMIT", 0, min(limit, STEP)
+        return [one.decode() for one in await self.redis().call("ZRANGE", *words)]
 
 
 def ending_words() -> tuple[str, ...]:
@@ -207,6 +209,6 @@ class MemoryMoves:
             self._left.pop(pubky, None)
         return not left
 
-    async def announcing(self, limit: int) -> list[str]:
+    async def announcing(self, after: str, limit: int) -> list[str]:
         """See `IMoveStore`."""
-        return sorted(self._left)[:limit]
+        return sorted(pubky for pubky in self._left if pubky > after)[: min(limit, STEP)]
