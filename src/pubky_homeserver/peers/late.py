@@ -198,7 +198,7 @@ class LateWrites:
     async def take(self, pubky: str, private: bool, events: Sequence[LoggedEvent], is_told: bool = True) -> set[int]:
         """Those of the events (by their ids) that are in our history, make no difference, or lie on our shelf now.
 
-        `is_told`: whether the peer may know what our log has. If not, what it is answered depends on what it brings alone.
+        `is_told`: whether the peer may know what our log has. If not, the answer depends on what it brings alone.
         Whoever gives up waiting stops nothing. Raises `TooManyRequests`.
         """
         kept = set()
