@@ -5,6 +5,7 @@ what its operator is told of the copy. From the events of the primary follows wh
 like: event k is number k of the public log. The rules are named as in the invariants of the design.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,9 @@ def check_at_rest(primary: Dump, copies: Sequence[Dump], calls: Sequence[Call]) 
     """All rules for an account at rest."""
     check_primary(primary)
     check_written([call for call in calls if call.node == primary.node], primary)
-    states = [*fold(primary.events)]
+    states = (
+        [*fold(primary.events)] if any(call.method == "GET" for call in calls) else []
+    )  # one is as large as all files
     for copy in copies:
         check_equal(primary, copy)
         check_bytes(copy)
@@ -90,7 +93,7 @@ def check_at_rest(primary: Dump, copies: Sequence[Dump], calls: Sequence[Call]) 
 
 def check_primary(primary: Dump, moved: bool = False) -> None:
     """I11, I5, I23: what is shown is what the events say."""
-    *_, last = fold(primary.events, moved)
+    (last,) = deque(fold(primary.events, moved), maxlen=1)
     must(not primary.refused, "I5", f"{primary.node} does not show {primary.refused}")
     shown = {path: file.content_hash for path, file in primary.files.items()}
     must(shown == last, "I5", f"events and files differ at {_difference(shown, last)}")

@@ -3,9 +3,14 @@
 import random
 from pathlib import Path
 
-from tests.faults.mirroring.checker import check_at_rest
+from pubky_homeserver.core.digests import fold
+from pubky_homeserver.store import schema
+from pubky_homeserver.store.files import mark_of
+from pubky_homeserver.store.packing import unpack_entry
+from tests.faults.mirroring.checker import OVERHEAD, check_at_rest
 from tests.faults.mirroring.test_lost_time import back_up, judge, rewind
 from tests.faults.mirroring.world import Link, World, world
+from tests.faults.test_kill import redis_of
 
 
 def alter(here: World, name: str, body: bytes) -> None:
@@ -41,6 +46,41 @@ def test_an_altered_body(tmp_path: Path, chance: random.Random) -> None:
         here.operator("bob", f"/mirrors/verify?pubky={user.pubky}", "POST")
         primary, *copies = here.until_equal(user, "alice", "bob", "carol")
         check_at_rest(primary, copies, [call for call in here.history.of(user.pubky) if call.node == "alice"])
+
+
+def test_an_altered_list_and_an_altered_head(tmp_path: Path, chance: random.Random) -> None:
+    """I1, I12: what a mirror says of files and of its position is compared with its primary, and nobody believes it.
+
+    A file that is gone from its list and one under another name, with the digest that fits; a position that never was.
+    """
+    links: dict[Link, dict[str, object]] = {("bob", "alice"): {}, ("carol", "alice"): {}, ("carol", "bob"): {}}
+    with world(tmp_path, chance, links) as here:
+        user = here.somebody("alice")
+        client = here.client(user, "alice")
+        for number in range(20):
+            assert client.put(f"/pub/{number:02}", chance.randbytes(chance.randrange(9000))) == 201
+        primary, *_ = here.until_equal(user, "alice", "bob", "carol")
+        redis, entries, facts = redis_of(here.nodes["bob"]), schema.entries(user.pubky), schema.copy(user.pubky)
+        members = redis.ask("ZRANGE", entries, 0, -1)
+        gone, moved, fresh = members[3], members[7], members[7].replace(b"/pub/07", b"/pub/77")
+        head, digest = redis.ask("HMGET", facts, "pub.seq", "pub.digest")
+        assert redis.ask("ZREM", entries, gone, moved) == 2
+        assert redis.ask("ZADD", entries, 0, fresh) == 1
+        assert redis.ask("HSET", facts, "pub.digest", fold(digest, mark_of(unpack_entry(gone)))) == 0
+        redis.ask("HINCRBY", facts, "used", -unpack_entry(gone).length - OVERHEAD)
+        here.nodes["bob"].stop()  # it remembers what it has shown
+        here.ways["bob", "alice"].split()
+        here.start("bob")
+        assert {*here.client(user, "bob").get("/pub/").lines} ^ {*primary.paths} == {"/pub/03", "/pub/07", "/pub/77"}
+        here.heal()
+        here.until_equal(user, "alice", "bob", "carol")
+        assert redis.ask("HGET", facts, "pub.digest") == digest
+        assert redis.ask("HSET", facts, "pub.seq", int(head) + 5) == 0
+        assert client.put("/pub/next", chance.randbytes(100)) == 201
+        here.until_equal(user, "alice", "bob", "carol")
+        primary, *copies = here.until_equal(user, "alice", "bob", "carol")
+        check_at_rest(primary, copies, [call for call in here.history.of(user.pubky) if call.node == "alice"])
+        assert not here.shelf("alice", user) | here.shelf("carol", user)
 
 
 def test_two_histories(tmp_path: Path, chance: random.Random) -> None:

@@ -88,6 +88,73 @@ def test_a_record_that_names_a_stranger(both: World) -> None:
     judge(both, user, "alice", "bob")
 
 
+def test_a_record_of_a_stale_device(both: World) -> None:
+    """I3, I8, I9, I12: a device that remembers the old home signs for it again: that rules, and nothing is lost by it.
+
+    Nobody signs up or in there; the old home knows its user. Its operator sees that the account went back and forth,
+    and the user's next record takes it away again.
+    """
+    user = both.somebody("alice")
+    with load(both, user, "alice"):
+        time.sleep(0.3)  # that long the load runs
+    both.until_equal(user, "alice", "bob")
+    assert both.sign_up(user, "bob") == 200
+    both.publish(user, "bob")
+    until_it_writes(both, user, "bob")
+    both.until_equal(user, "bob", "alice", moved=True)
+    with load(both, user, "bob"):
+        time.sleep(0.3)  # that long the load runs
+        both.publish(user, "alice")
+        both.until(lambda: both.copy("bob", user))
+        time.sleep(0.3)  # that long the load runs
+    both.until(lambda: both.copy("alice", user) is None)
+    judge(both, user, "alice", "bob")
+    check_fence([call for call in both.history.of(user.pubky) if call.node == "bob"])
+    moved = [one for one in both.operator("alice", "/mirrors")["moves"] if one["pubky"] == user.pubky]
+    assert any(one["is_back"] for one in moved), moved
+    both.publish(user, "bob")
+    until_it_writes(both, user, "bob")
+    judge(both, user, "bob", "alice")
+
+
+def test_a_move_by_way_of_a_stale_copy(tmp_path: Path, chance: random.Random) -> None:
+    """I9, I12: from one home to the next, and to a third whose copy is old while nobody can tell it the rest.
+
+    It opens with what it has. When the others are back, what they took is there, was superseded, or is on a shelf.
+    """
+    names = ("alice", "bob", "carol")
+    links: dict[Link, dict[str, object]] = {(copy, home): {} for copy in names for home in names if copy != home}
+    with world(tmp_path, chance, links) as here:
+        user = here.somebody("alice")
+        with load(here, user, "alice"):
+            time.sleep(0.3)  # that long the load runs
+        here.until_equal(user, "alice", "bob", "carol")
+        for way in [("carol", "alice"), ("carol", "bob"), ("alice", "carol"), ("bob", "carol")]:
+            here.ways[way].split()
+            here.ways[way].reset()
+        for home in ("alice", "bob"):
+            if home == "bob":
+                assert here.sign_up(user, home) == 200
+                here.publish(user, home)
+                until_it_writes(here, user, home)
+            with load(here, user, home):
+                time.sleep(0.3)  # that long the load runs
+        here.until_equal(user, "bob", "alice", moved=True)
+        for home in ("alice", "bob"):
+            here.nodes[home].kill()
+        here.heal()
+        assert here.sign_up(user, "carol") == 200
+        here.publish(user, "carol")
+        until_it_writes(here, user, "carol")
+        with load(here, user, "carol"):
+            time.sleep(0.3)  # that long the load runs
+        for home in ("alice", "bob"):
+            here.start(home)
+        judge(here, user, "carol", "alice", "bob")
+        for home in ("alice", "bob"):
+            assert here.client(user, home).put("/pub/first", b"too late") in (401, 421)
+
+
 def test_a_record_that_is_renewed(both: World) -> None:
     """I3, I12: fifty newer records that name the same homeserver change nothing: no reign, no fence, no doubt."""
     user = both.somebody("alice")
