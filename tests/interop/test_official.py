@@ -228,7 +228,7 @@ async def test_a_copy_of_an_account_there(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_stream_that_lags_is_cut(tmp_path: Path) -> None:
-    """The official homeserver ends the stream of who reads slowly; nothing that it did not tell is missing."""
+    """I1: the official homeserver ends the stream of who reads slowly; nothing that it did not tell is missing."""
     async with world(tmp_path) as both:
         await both.put("/pub/first", b"x")
         await both.until_equal()
@@ -244,7 +244,7 @@ async def test_a_stream_that_lags_is_cut(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_requests_are_limited(tmp_path: Path) -> None:
-    """429 with Retry-After: a first copy of many files takes its time, and is whole in the end."""
+    """I1: 429 with Retry-After: a first copy of many files takes its time, and is whole in the end."""
     limits = 'rate_limits = [{ path = "/pub/**", method = "HEAD", quota = "5r/s", key = "ip", burst = 5 },\n'
     limits += '{ path = "/events-stream", method = "GET", quota = "2r/s", key = "ip", burst = 2 }]'
     async with world(tmp_path, limits) as both:
@@ -260,7 +260,7 @@ async def test_requests_are_limited(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_an_older_database(tmp_path: Path) -> None:
-    """Put back to a backup, it is silent about our cursor: lists are compared, and what goes is shelved."""
+    """I20: put back to a backup, it is silent about our cursor: lists are compared, and what goes is shelved."""
     async with world(tmp_path) as both:
         for number in range(20):
             await both.put(f"/pub/{number}", b"%d" % number)
