@@ -48,8 +48,8 @@ class Copies:
     # Copies at which their users signed up.
     _owing: set[str] = field(factory=set, init=False)
     # Copies with private files that their primaries may lack.
-    _absent: Counter[str] = field(factory=Counter, init=False)
-    # Homeserver → of those, bytes of bodies that are not here yet.
+    _held: Counter[str] = field(factory=Counter, init=False)
+    # Homeserver → bytes of them that are here.
     _count: Counter[str] = field(factory=Counter, init=False)
     # Homeserver → copies of its accounts.
 
@@ -108,8 +108,8 @@ class Copies:
         return self._used.get(primary, 0)
 
     def held_by(self, primary: str) -> int:
-        """The same without the bodies that are not here yet."""
-        return self._used.get(primary, 0) - self._absent.get(primary, 0)
+        """Bytes of them that are here: without the bodies that are not, but with events, and what is no file."""
+        return self._held.get(primary, 0)
 
     def count_of(self, primary: str) -> int:
         """How many accounts of a homeserver have a copy here."""
@@ -183,7 +183,7 @@ class Copies:
         old = self._known.pop(pubky, None)
         if old is not None:
             self._used[old.primary] -= old.used
-            self._absent[old.primary] -= old.absent
+            self._held[old.primary] -= old.held
             self._count[old.primary] -= 1
         self._claimed.discard(pubky)
         self._owing.discard(pubky)
@@ -201,5 +201,5 @@ class Copies:
             self._owing.add(pubky)
         self._known[pubky] = copy
         self._used[copy.primary] += copy.used
-        self._absent[copy.primary] += copy.absent
+        self._held[copy.primary] += copy.held
         self._count[copy.primary] += 1

@@ -17,6 +17,7 @@ from pubky_homeserver.core.errors import (
     UserExists,
 )
 from pubky_homeserver.core.moves import Kept
+from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry, Totals
 from pubky_homeserver.interfaces import ICopyStore
 from tests.contract.copying import (
@@ -111,6 +112,27 @@ async def test_what_was_erased_does_not_begin_again(store: Store) -> None:
     assert await store.copies.copy(ALICE) is None
     assert await store.copies.begin(ALICE, PRIMARY, NOW, erased=(NAME, ["ab" * 16]))
     assert await store.copies.begin(ALICE, PRIMARY, NOW, erased=None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_no_quota_counts(store: Store) -> None:
+    """Events take room here, and so does what is no file, whoever's quota they do not count for."""
+    await begin_whole(store)
+    assert (await copy_of(store)).beside == 0
+    name = entry("revoked:x", b"", seq=1, content_type="", modified=0)
+    file = entry("/pub/a", seq=2)
+    await store.copies.apply(ALICE, False, event_of(name, 10, digest_of(name)), name)
+    await store.copies.apply(ALICE, False, event_of(file, 11, digest_of(name, file)), file)
+    found = await copy_of(store)
+    assert (found.used, found.beside) == (5 + ENTRY_OVERHEAD, 3 * ENTRY_OVERHEAD)
+    assert found.held == found.used + found.beside
+    await store.copies.apply(ALICE, False, deletion("revoked:x", 3, 12, digest_of(file)), None)
+    assert (await copy_of(store)).beside == 3 * ENTRY_OVERHEAD
+    await store.copies.begin_list(ALICE, False, standing(9, 20, digest_of(name)))
+    assert (await copy_of(store)).beside == 0
+    await store.copies.keep_listed(ALICE, False, [bare("revoked:x")], END)
+    found = await copy_of(store)
+    assert (found.used, found.beside, found.held) == (0, ENTRY_OVERHEAD, ENTRY_OVERHEAD)
 
 
 @pytest_twisted.ensureDeferred

@@ -1,6 +1,7 @@
 """Homeservers that mirror each other, in fair weather and in foul: seeded histories, judged at rest."""
 
 from random import Random
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -9,8 +10,10 @@ from twisted.internet.defer import Deferred
 from pkarr.keys import Keypair
 from pubky_homeserver.core.peers import ALL
 from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
+from pubky_homeserver.core.records import Entry
+from pubky_homeserver.core.shelf import Reason, Shelved
 from pubky_homeserver.peers.changes import BEAT
-from pubky_homeserver.peers.following import AT_ONCE
+from pubky_homeserver.peers.following import AT_ONCE, Follower
 from pubky_homeserver.peers.mirror import RARELY
 from tests.peers.judge import check_copy, check_nothing_lost, check_prefix, entries
 from tests.peers.worlds import Node, User, World, mutual, run
@@ -213,6 +216,38 @@ async def _budget(most: int) -> None:
     assert copy.public.is_whole is (most >= 20 * ENTRY_OVERHEAD)
     room = max(0, most - 20 * ENTRY_OVERHEAD) // 3000
     assert min(room, 20) <= len(here) <= min(room + AT_ONCE, 20) * copy.public.is_whole
+    for name in ("a", "b"):
+        await world.kill(name)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_log_takes_room_too() -> None:
+    """Files without bodies, and events, are not followed without end; what waits on the shelf takes room as well."""
+    world = World(Random(1), {"a": {"b": {"follow": ALL, "max_bytes": 10_000}}, "b": {"a": {"offer": ALL}}})
+    user = User(Keypair(bytes([1]) * 32))
+    await world.sign_up(user, "b")
+    for name in ("a", "b"):
+        await world.start(name)
+    world.pass_time(10)
+    node, peer = world.nodes["a"], world.nodes["b"].key
+    assert node.peering is not None
+    follower = node.peering.neighbours[peer].follower
+    assert isinstance(follower, Follower)
+    assert follower.may_keep(8000)
+    thing = Shelved(user.pubky, "id", Reason.LATE, peer, "/pub/x", Entry("/pub/x", bytes(32), 5000, "", 1), None, 1, 1)
+    await node.store.shelf.shelve(thing)
+    await world.put(user, "/pub/first", b"x")
+    world.pass_time(10)
+    assert not follower.may_keep(8000)
+    for number in range(2500):
+        await world.put(user, f"/pub/{number % 1250:04}", b"")
+    world.pass_time(REST)
+    copy = await node.store.copies.copy(user.pubky)
+    assert copy is not None
+    assert copy.public.position is not None
+    assert 1 < copy.public.position.seq < 1100
+    peers: Any = node.peering.overview.status()["peers"]
+    assert "max_bytes" in str(peers[0]["trouble"])
     for name in ("a", "b"):
         await world.kill(name)
 

@@ -122,6 +122,13 @@ class Copy:
     """Whether its log says that the operator of its homeserver has taken the account down."""
     owes: bool = False
     """Whether its private log is that of an account which left us, and which its new primary may lack."""
+    beside: int = 0
+    """Bytes that its events take, and what is no file, with 256 for each: no quota counts them, but they are here."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that it takes here."""
+        return self.used - self.absent + self.beside
 
 
 @frozen

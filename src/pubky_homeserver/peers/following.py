@@ -41,10 +41,6 @@ AT_ONCE = 8
 LISTS = 5
 """Times that a list is read again because the digest at its end was another one, before somebody should look."""
 
-NAMES = 16 << 20
-"""Bytes by which files without their bodies may exceed what a peer's copies may take, 65,536 of them, before its events
-are followed no more: a log need not have an end either."""
-
 AHEAD = 3600
 """Seconds that an event may be ahead of our clock: should the account open here, its events go on above these."""
 
@@ -159,8 +155,6 @@ class Follower:
 
     async def _events(self, pubky: str, private: bool, position: Position, reigns: tuple[Reign, ...]) -> Logged:
         """The events after ours; the log's reigns are noted, for some of the events may be of a new one."""
-        if not self.may_keep(-NAMES):
-            raise BudgetSpent
         page = await self.peer.events(pubky, private, position)
         if page.reigns != reigns:
             try:
@@ -177,6 +171,8 @@ class Follower:
 
         What a later event replaces needs no body.
         """
+        if not self.may_keep(0):
+            raise BudgetSpent  # events take room, too, and a log need not have an end
         self._must_be_past(max(one.event.id for one in events))
         last = {one.event.path: one.event.seq for one in events}
         for start in range(0, len(events), AT_ONCE):

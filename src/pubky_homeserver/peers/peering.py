@@ -76,6 +76,9 @@ from pubky_homeserver.storage import Storage
 EPOCH = 5.0
 """Seconds from one look at our own epoch to the next: it costs nothing, and a copy that is gone is still shown."""
 
+BODIES = 0.9
+"""Of the space that copies may take, what bodies may: names and events have room when there is none for bodies."""
+
 AgentTo = Callable[[Peer], IAgent | None]
 """What reaches a peer; None if nothing does."""
 
@@ -309,15 +312,22 @@ class Peering(Service):
             client = Stranger(official)
             self._officials[peer.key] = official
 
-        def may_keep(length: int) -> bool:
-            return self.copies.held_by(peer.key) + length <= peer.max_bytes
+        def may_keep(length: int, besides: int = 0) -> bool:
+            most = peer.max_bytes * (BODIES if length else 1)
+            return self.copies.held_by(peer.key) + besides + length <= most
+
+        shelved = 0
+
+        def may_follow(length: int) -> bool:
+            return may_keep(length, shelved)
 
         store: ICopyStore = self.copies.store
         tally = self.tally
         blobs, inline, underway = self.storage.blobs, self.storage.inline_limit, Underway()
 
         async def read(pubky: str) -> Copy | None:
-            copy = await self.copies.refresh(pubky)
+            nonlocal shelved
+            copy, shelved = await self.copies.refresh(pubky), await self.shelf.shelf_used(peer.key)
             underway.settle(pubky)
             return copy
 
@@ -327,7 +337,7 @@ class Peering(Service):
             fork=lambda pubky: self.chronicle.note_fork(pubky, peer.key),
         )
         ours = Follower(
-            *(client, store, blobs, self.clock, inline, may_keep, read),
+            *(client, store, blobs, self.clock, inline, may_follow, read),
             comparing=comparing,
             tally=tally,
             underway=underway,

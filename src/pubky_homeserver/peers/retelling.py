@@ -277,6 +277,9 @@ class Retelling:
         hand = _Hand(pubky)
         try:
             while True:
+                await self.follower.read(pubky)
+                if not self.follower.may_keep(0):
+                    raise BudgetSpent
                 page = await self._page(pubky, after, first)
                 is_last = len(page) < self.page
                 if page:

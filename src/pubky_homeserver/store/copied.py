@@ -83,6 +83,13 @@ class Copied:
         files = (entry for entry in self.files.entries.values() if not is_name(entry.path))
         return sum(entry.length + ENTRY_OVERHEAD for entry in files)
 
+    @property
+    def beside(self) -> int:
+        """Bytes of events and of what is no file."""
+        ends = [(log.state.position, log.floor) for log in self.logs.values()]
+        events = sum(position.seq - floor for position, floor in ends if position is not None)
+        return ENTRY_OVERHEAD * (events + sum(map(is_name, self.files.entries)))
+
     def standing(self, private: bool) -> LogStanding | None:
         """Where one of its logs stands, if that is whole."""
         state = self.logs[private].state
@@ -210,13 +217,14 @@ class MemoryCopies:
             missing=sum(map(_is_bare, entries)),
             public=copied.logs[False].state,
             private=copied.logs[True].state,
-            absent=sum(entry.length for entry in entries if _is_bare(entry)),
+            absent=sum(entry.length for entry in entries if _is_bare(entry) and not is_name(entry.path)),
             claimed=copied.claimed,
             braked=copied.braked,
             permitted=copied.permitted,
             verified=copied.verified,
             taken_down=TAKEDOWN in copied.files.entries,
             owes=copied.owes,
+            beside=copied.beside,
         )
 
     async def copies(self, after: str, limit: int) -> list[Copy]:

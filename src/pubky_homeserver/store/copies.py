@@ -16,6 +16,7 @@ from pubky_homeserver.core.digests import EMPTY
 from pubky_homeserver.core.erasing import NEVER, Erased
 from pubky_homeserver.core.errors import NotFound, StorageFull
 from pubky_homeserver.core.paths import PRIVATE, TAKEDOWN
+from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry, Event, Operation
 from pubky_homeserver.interfaces import ICopyStore
 from pubky_homeserver.store import schema
@@ -288,7 +289,14 @@ def _unpack(pubky: str, flat: Facts, taken_down: bool) -> Copy:
         verified=int(facts.get(b"verified", 0)),
         taken_down=taken_down,
         owes=b"owes" in facts,
+        beside=_beside(facts),
     )
+
+
+def _beside(facts: Mapping[bytes, bytes]) -> int:
+    """Bytes of events and of what is no file."""
+    ends = [(facts.get(b"%b.seq" % log, b"0"), facts.get(b"%b.floor" % log, b"0")) for log in (b"pub", b"priv")]
+    return ENTRY_OVERHEAD * (int(facts.get(b"names", 0)) + sum(int(seq) - int(floor) for seq, floor in ends))
 
 
 def _unpack_log(facts: Mapping[bytes, bytes], name: str) -> CopiedLog:

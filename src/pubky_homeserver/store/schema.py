@@ -45,8 +45,8 @@ key                    type    what it holds
                                the grant's `facts` with its id; one a line. Lives as long as the bearer
 `copy:<pubky>`         hash    what is known of a copy of another homeserver's account, whose files and events lie where
                                those of an account do: `primary` · `begun` · `used` bytes · `missing` files without
-                               body, `absent` bytes of those bodies · for each log `seq`, `event`, `digest`, `floor`,
-                               `reigns` as in an account, of its
+                               body, `absent` bytes of those bodies · `names` what is no file, and came since it is a
+                               copy · for each log `seq`, `event`, `digest`, `floor`, `reigns` as in an account, of its
                                last applied event · `whole` 1 or absent · `confirmed`; while its list is read `told`
                                the digest that the primary had there, `start` where it stood at the beginning
                                (`packing.py`), `listed` the last path that was kept, `compared` 1 if the log was whole

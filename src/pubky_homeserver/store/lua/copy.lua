@@ -14,7 +14,7 @@ end
 -- the last path of the list that is being read, nil if none is.
 local function copy_at(key, log)
   local facts = redis.call('HMGET', key, 'used', 'missing', log .. '.digest', log .. '.seq', log .. '.event',
-    log .. '.listed', 'absent')
+    log .. '.listed', 'absent', 'names')
   if not facts[1] then
     return nil
   end
@@ -26,13 +26,14 @@ local function copy_at(key, log)
     event = tonumber(facts[5] or ''),
     listed = facts[6] or nil,
     absent = tonumber(facts[7] or 0),
+    names = tonumber(facts[8] or 0),
   }
 end
 
 -- Note what has changed of a copy's files, and more fields.
 local function keep_copy(key, log, copy, ...)
   redis.call('HSET', key, 'used', whole(copy.used), 'missing', whole(copy.missing), 'absent', whole(copy.absent),
-    log .. '.digest', copy.digest, ...)
+    'names', whole(copy.names), log .. '.digest', copy.digest, ...)
 end
 
 -- A digest after one entry, or none, came in the place of another, or none.
@@ -41,10 +42,11 @@ local function digest_after(digest, old, new)
   return new and xor(digest, new.mark) or digest
 end
 
--- Count a file, or with `by` -1 one less. What is no file has a name without slash, and takes no room of anybody's.
+-- Count a file, or with `by` -1 one less. What is no file has a name without slash, and takes no room of its user's.
 local function count(copy, entry, by)
   if (entry.path or entry.stem):sub(1, 1) ~= '/' then
     copy.missing = copy.missing + (entry.kind == NEITHER and by or 0)
+    copy.names = math.max(copy.names + by, 0)  -- those that an account had are not counted when it becomes a copy
     return
   end
   copy.used = copy.used + by * (entry.length + OVERHEAD)

@@ -31,5 +31,6 @@ for log, digest in pairs(digests) do
   end
   redis.call('HSET', KEYS[1], log .. '.digest', digest)
 end
-redis.call('HSET', KEYS[1], 'used', whole(copy.used), 'missing', whole(copy.missing), 'absent', whole(copy.absent))
+redis.call('HSET', KEYS[1], 'used', whole(copy.used), 'missing', whole(copy.missing), 'absent', whole(copy.absent),
+  'names', whole(copy.names))
 return 0
