@@ -8,13 +8,17 @@ import pytest
 import pytest_twisted
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from pkarr.keys import Keypair
 from pubky_homeserver.core.copies import Hint
 from pubky_homeserver.core.errors import PeerAway
-from pubky_homeserver.core.peers import NONE, Selection
-from pubky_homeserver.peers.changes import BEAT, PAUSE
+from pubky_homeserver.core.peers import NONE, Peer, Selection
+from pubky_homeserver.core.records import Account
+from pubky_homeserver.peers.changes import BEAT, PAUSE, Changes
 from pubky_homeserver.peers.client import SILENCE
+from pubky_homeserver.store.memory import MemoryStore
+from tests.contract.store import ALICE, BOB, entry
 from tests.peers.peering import Peering, peering
 from tests.peers.test_moving import claim, end, lives_at
 from tests.peers.worlds import User as WorldUser
@@ -136,6 +140,34 @@ async def test_beats_come_though_nothing_happens(listener: Listener) -> None:
         clock.advance(0.02)
         await until(lambda: listener.beats != before)  # noqa: B023  # it is awaited here
     assert listener.heard == [None]
+
+
+@pytest_twisted.ensureDeferred
+async def test_beats_tell_nothing_of_what_is_not_offered() -> None:
+    """I14: they name the newest event that the peer may read, not one of another account, nor when that was."""
+    clock = Clock()
+    clock.advance(1_795_387_747)
+    store = MemoryStore(clock)
+    for pubky in (ALICE, BOB):
+        await store.sign_up(Account(pubky, 1), None, None, False)
+    changes = Changes(store, store.logs, clock, lambda: "e")
+    pieces = changes.of(Peer("bob", "b", offer=Selection(keys=frozenset([ALICE])), private=True))
+    heard: list[bytes] = []
+
+    async def listen() -> None:
+        async for piece in pieces:
+            heard.append(piece)
+
+    listening = Deferred.fromCoroutine(listen())
+    beats: list[int] = []
+    for pubky, path in ((BOB, "/priv/a"), (ALICE, "/priv/a"), (BOB, "/priv/b"), (BOB, "/pub/b"), (ALICE, "/pub/a")):
+        await store.put(pubky, entry(path), None, True)
+        clock.pump([0.1] * int(BEAT * 10 + 2))
+        beats.append(int(heard[-1].rpartition(b"data: ")[2]))
+    mine = [one.id for one in await store.events(0, 10, True) if one.pubky == ALICE]
+    assert beats == [0, mine[0], mine[0], mine[0], mine[1]]
+    changes.stop()
+    assert listening.called
 
 
 @pytest_twisted.ensureDeferred

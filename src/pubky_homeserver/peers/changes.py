@@ -63,13 +63,15 @@ class Changes:
             epoch, newest = self.epoch(), await self.entries.last_event_id()
             _, opened = await self.logs.opened(None)
             last = min(after or newest, newest)
-            told = 0  # the newest of all may be one that the peer must not know of
+            told = 0  # the newest of all may be one that the peer must not know of, nor its time
             yield _frame("epoch", epoch.encode())
             beat = self.clock.seconds()
             while not alarm.ended and self.epoch() == epoch:
                 events = await self.entries.events(last, PAGE, peer.private, names=True)
                 if events:
-                    last = told = events[-1].id
+                    last = events[-1].id
+                    readable = (one.id for one in events if peer.may_read(one.pubky, is_private(one.path)))
+                    told = max(readable, default=told)
                     yield _frames(_hints(events, peer))
                 if len(events) == PAGE:
                     continue
