@@ -1,6 +1,5 @@
 """Late writes between homeservers: real client and real site, with the wire between them simulated."""
 
-from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -22,6 +21,7 @@ from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.late import MOST
 from pubky_homeserver.peers.messages import MAX_LATE
 from pubky_homeserver.peers.shapes import Malformed, to_json
+from tests.peers.backups import back_up
 from tests.peers.judge import check_copy, files
 from tests.peers.simulated import hash_of
 from tests.peers.test_moving import begin, claim, lives_at, wait
@@ -43,17 +43,14 @@ async def forked(
         await world.put(user, f"/pub/{number:02}", b"%d" % number)
     world.pass_time(REST)
     home = world.nodes["a"]
-    kept = deepcopy((home.store._accounts, home.store._events))
+    backup = back_up(home.store)
     await world.put(user, "/pub/00", b"changed")
     await world.put(user, "/pub/large", b"x" * 3000)
     await world.put(user, "/priv/secret", b"y" * 3000)
     await world.delete(user, "/pub/01")
     world.pass_time(REST)
     await world.kill("a")
-    home.store._accounts.clear()
-    home.store._accounts.update(kept[0])
-    home.store._events[:] = kept[1]
-    home.epoch += 1
+    world.rewind("a", backup)
     await world.start("a")
     return world, user
 
@@ -547,4 +544,29 @@ async def test_revocations_and_takedowns_that_come_late() -> None:
     assert copy.public.position is not None
     assert (copy.public.position.seq, copy.public.position.digest) == (state.seq, state.digest)
     assert not copy.taken_down
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_removals_of_another_history() -> None:
+    """A homeserver where the account began anew keeps what was removed there if the primary has it; all else goes."""
+    world = World(Random(1), mutual("a", "b"))
+    user = User(Keypair(b"\x01" * 32))
+    await world.sign_up(user, "a")
+    for name in world.nodes:
+        await world.start(name)
+    world.wires.cut_off("a", "b")
+    for path in ("/pub/both", "/pub/kept"):
+        assert await world.put(user, path, b"first", "a")
+    assert await world.claim(user, "b")  # it has no copy, so this is somebody new
+    for path in ("/pub/both", "/pub/there"):
+        assert await world.put(user, path, b"second", "b")
+        assert await world.delete(user, path, "b")
+    await world.point(user, "a")
+    world.wires.calm()
+    world.pass_time(700)
+    assert {path: one.entry for path, one in (await shelf(world.nodes["b"], user)).items()} == {"/pub/both": None}
+    assert (await shelf(world.nodes["a"], user)) == {}
+    await check_nothing_is_lost(world, user)
+    await check_copy(world.nodes["a"], world.nodes["b"], user.pubky)
     await stop(world)

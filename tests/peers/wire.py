@@ -40,6 +40,8 @@ class Weather:
     cut: float = 0.0
     reach: int = 400
     """Bytes of a body, less than which come before it is cut."""
+    spoilt: float = 0.0
+    """Of the files' bodies, those that have another byte. All else that is spoilt, TLS would cut."""
     late: float = 0.0
     """Seconds, at most, that a request is on its way."""
     pace: int = 0
@@ -47,7 +49,7 @@ class Weather:
 
     def clear(self) -> None:
         """Fair from now on."""
-        self.refused = self.unanswered = self.doubled = self.cut = self.late = 0.0
+        self.refused = self.unanswered = self.doubled = self.cut = self.spoilt = self.late = 0.0
         self.pace = 0
 
     def happens(self, part: float) -> bool:
@@ -68,6 +70,8 @@ class Wires:
     """Each request: from whom, to whom, method and path."""
     faults: list[Failure] = field(factory=list)
     """What handlers raised, which they never should."""
+    listen: Callable[[str, str, bytes], None] | None = None
+    """Is told all that passes: from whom, to whom, what."""
     _open: "dict[_Line, tuple[str, str]]" = field(factory=dict, init=False)
 
     def calm(self) -> None:
@@ -92,9 +96,14 @@ class Wires:
 
     def cut_off(self, one: str, other: str) -> None:
         """Neither reaches the other from now on."""
-        self.broken |= {(one, other), (other, one)}
+        self.block(one, other)
+        self.block(other, one)
+
+    def block(self, one: str, other: str) -> None:
+        """Whatever one asks the other gets lost from now on."""
+        self.broken.add((one, other))
         for line, ends in [*self._open.items()]:
-            if {*ends} == {one, other}:
+            if ends == (one, other):
                 line.lose()
 
 
@@ -126,9 +135,12 @@ class WireAgent:
         fields.append((b"host", host.encode("ascii")))
         if body:
             fields.append((b"content-length", b"%d" % len(body)))
+        if wires.listen is not None:
+            wires.listen(self.sender, host, target.encode("ascii") + body)
         if weather.happens(weather.doubled):
-            double = _Line(wires, method, target, fields, body, wires.faults, lambda _line: None)
+            double = _Line(wires, method, target, fields, body, wires.faults, wires._forget)
             double.answered.addErrback(lambda _failure: None)
+            wires._open[double] = (self.sender, host)
             double.begin(site)
         line = _Line(wires, method, target, fields, body, wires.faults, wires._forget)
         wires._open[line] = (self.sender, host)
@@ -186,6 +198,8 @@ class _Line:
     _response: "_Response | None" = field(default=None, init=False)
     _left: int | None = field(default=None, init=False)
     # Bytes of the answer's body until it is cut.
+    _spoils: bool = field(default=False, init=False)
+    # Whether another byte will be in it.
     _over: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -205,6 +219,7 @@ class _Line:
         weather = self.wires.weather
         if weather.happens(weather.cut):
             self._left = weather.random.randrange(weather.reach)
+        self._spoils = "/body?" in self.target and weather.happens(weather.spoilt)
         is_heard = not weather.happens(weather.unanswered)
         self._request = request = Request(self, self.method, self.target.encode("ascii"), self.fields, False, True)
         if self.body:
@@ -250,6 +265,11 @@ class _Line:
         if response.is_chunked:
             size, _, data = data.partition(b"\r\n")
             data = data[: int(size, 16)]
+        if self.wires.listen is not None and self in self.wires._open:
+            sender, host = self.wires._open[self]
+            self.wires.listen(host, sender, data)
+        if self._spoils and data:
+            data, self._spoils = bytes([data[0] ^ 1]) + data[1:], False
         if self._left is not None and len(data) > self._left:
             response.feed(data[: self._left])
             self.lose()

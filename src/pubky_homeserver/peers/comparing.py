@@ -6,7 +6,7 @@ primary that lacks much of what is here has more likely lost it than deleted it:
 waits for the operator. Deletes that come as events, in their order, are the user's own and are not counted.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import ClassVar
 
 from attrs import field, frozen
@@ -67,6 +67,8 @@ class Comparing:
     async def prepare(self, pubky: str, private: bool, reigns: Sequence[Reign] = ()) -> set[str]:
         """Return if a log may be compared now: its tail is offered, if there are reigns in common, and little goes.
 
+        Without any in common nothing can be offered: then our removals of what the primary has are shelved here.
+
         What the primary took, by the ids on its shelf. Raises `ComparisonBraked`, `PeerError`, `StorageFull`.
         """
         copy = await self.store.copy(pubky)
@@ -78,9 +80,11 @@ class Comparing:
             await self.fork(pubky)
         tail = Tail(self.peer, self.logs, self.shelf, self.key, self.clock)
         taken = await tail.offer(pubky, private, reigns)
-        if private and copy.owes and reigns and not set(reigns) & set(copy.private.reigns):
+        is_other = bool(reigns) and not await tail.has_common(pubky, private, reigns)
+        if is_other and private and copy.owes:
             taken, _ = await tail.hand_over(pubky)
-        removed, total = await self._count(pubky, private)
+        gone = await tail.removals(pubky, private) if is_other else {}
+        removed, total, back = await self._count(pubky, private, gone)
         is_much = removed > max(FEW, SHARE * total) or not self.may_keep(await self.shelf.shelf_used(self.key))
         if is_much and not 0 < removed <= copy.permitted:
             await self.store.brake(pubky, max(removed, 1))
@@ -92,6 +96,8 @@ class Comparing:
                 total=total,
             )
             raise ComparisonBraked(max(removed, 1))
+        for path in back:
+            await tail.shelve(gone[path])
         return taken
 
     async def settle(self, pubky: str, taken: Iterable[str]) -> None:
@@ -99,12 +105,14 @@ class Comparing:
         for one in taken:
             await self.shelf.drop(pubky, one)
 
-    async def _count(self, pubky: str, private: bool) -> tuple[int, int]:
-        """How many files of ours the primary's list lacks, and how many there are."""
+    async def _count(self, pubky: str, private: bool, gone: Collection[str]) -> tuple[int, int, set[str]]:
+        """How many files of ours the primary's list lacks, of how many; and which it has of those `gone` here."""
         removed = total = 0
+        back: set[str] = set()
         after = seen = ""
         while True:
             there = set(await self.names(pubky, private, after))
+            back |= there.intersection(gone)
             upto = max(there, default=END)
             if upto <= after:
                 raise PeerBroken("its list is not in order")
@@ -116,5 +124,5 @@ class Comparing:
                 if len(within) < len(ours):
                     break
             if not there:
-                return removed, total
+                return removed, total, back
             after = upto

@@ -77,7 +77,7 @@ class Tail:
         shelved here. Raises `PeerAway`, `StorageFull`.
         """
         standing = await self.logs.standing(pubky, private)
-        if standing is None or not set(standing.reigns) & set(reigns):
+        if standing is None or set(standing.reigns).isdisjoint(reigns):
             return set()
         common = await self._common(pubky, private, standing)
         newest = {event.path: event.seq async for event, _ in self._after(pubky, private, common)}
@@ -126,6 +126,20 @@ class Tail:
         )
         return taken
 
+    async def has_common(self, pubky: str, private: bool, reigns: Sequence[Reign]) -> bool:
+        """Whether our log has one of these reigns."""
+        standing = await self.logs.standing(pubky, private)
+        return standing is not None and not set(standing.reigns).isdisjoint(reigns)
+
+    async def removals(self, pubky: str, private: bool) -> dict[str, Event]:
+        """The paths that our log says are gone, with the event that says so."""
+        newest = {event.path: event async for event, _ in self._after(pubky, private, 0)}
+        return {path: one for path, one in newest.items() if one.operation is Operation.DEL and path != TAKEDOWN}
+
+    async def shelve(self, removal: Event) -> None:
+        """Keep a removal here that the peer does not have. Raises `StorageFull`."""
+        await self.shelf.shelve(late_one(removal, self.key, None, None, self._now()))
+
     async def _common(self, pubky: str, private: bool, standing: LogStanding) -> int:
         """The id of our last event that the peer has too, as far down as our log is complete; 0 if it has none."""
         low, high, found = standing.floor, standing.position.seq, 0
@@ -172,7 +186,7 @@ class Tail:
         for one in page:
             event = one.event
             if event.id not in kept and event.operation is Operation.DEL:
-                await self.shelf.shelve(late_one(event, self.key, None, None, self._now()))
+                await self.shelve(event)
         return {id_of_event(one.event) for one in page if one.event.id in kept}
 
     def _now(self) -> int:
