@@ -36,6 +36,7 @@ from pubky_homeserver.core.roles import Role
 from pubky_homeserver.descriptors import OTHER_CONNECTIONS, handshakes
 from pubky_homeserver.directory import DataDirectory
 from pubky_homeserver.feed import Feed
+from pubky_homeserver.lease import Lease
 from pubky_homeserver.listening import Listener
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.networks import Networks
@@ -128,6 +129,10 @@ class Homeserver(Service):
         elif self.networks is not None:
             self._run(self.networks)
         store = await self._open_store()
+        if self.role is Role.BACKGROUND:
+            lease = Lease(store.lease, self.reactor, self._give_way)
+            await lease.wait()
+            self._run(lease)
         blobs = self._prepare_blobs()
         metrics = ServerMetrics()
         key, peers = self.keypair.public_key.z32, frozenset(peer.key for peer in self.config.peers)
@@ -345,6 +350,10 @@ class Homeserver(Service):
             self._leaving = True
             self.log.info("Stopping: running requests get {seconds} s to finish", seconds=DRAIN)
             self.reactor.stop()
+
+    def _give_way(self) -> None:
+        """End, for another process works in the background by now: what this one knows may be wrong."""
+        self._fail(Failure(CannotStart("Another process works in the background by now: this one has to begin anew")))
 
     def _fail(self, failure: Failure) -> None:
         """End the program: one line and exit code 1 for what the operator can put right, a traceback for the rest."""

@@ -331,6 +331,34 @@ def test_roles_on_an_outside_redis(tmp_path: Path, outside: RedisServer) -> None
     assert answers(outside)
 
 
+def test_two_in_the_background(tmp_path: Path, outside: RedisServer) -> None:
+    """The second one waits, and takes over when the first one stops; one that was frozen too long ends by itself."""
+    redis = {"redis": {"url": f"unix://{outside.socket}"}}
+    with node_in(tmp_path / "one", redis) as one, node_in(tmp_path / "other", redis) as other:
+        other.data = one.data
+        one.start("--role", "background")
+        waiting = other.launch("--role", "background")
+        until(lambda: "Another process works in the background" in other.log(), why=other.written)
+        assert not other.is_serving()
+        assert one.process is not None
+        one.process.terminate()
+        assert one.process.wait(STOP) == 0, one.written()
+        until(other.is_serving, why=other.written)
+
+        again = one.launch("--role", "background")
+        until(lambda: "Another process works in the background" in one.log(), why=one.written)
+        waiting.send_signal(signal.SIGSTOP)
+        until(one.is_serving, why=one.written)
+        waiting.send_signal(signal.SIGCONT)
+        assert waiting.wait(STOP) == 1, other.written()
+        assert other.errors() == (
+            "homeserver: Another process works in the background by now: this one has to begin anew\n"
+        )
+        assert "Traceback" not in other.written()
+        again.terminate()
+        assert again.wait(STOP) == 0, one.written()
+
+
 def test_a_daemon(node: Node) -> None:
     """Without -n it goes to the background, with a log and a pidfile, which is gone at the end."""
     pidfile = node.folder / "twistd.pid"

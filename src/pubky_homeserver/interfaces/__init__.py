@@ -9,6 +9,7 @@ from pubky_homeserver.interfaces.copies import ICopyStore, IFollower, ILogStore,
 from pubky_homeserver.interfaces.erasures import IErasureStore
 from pubky_homeserver.interfaces.files import IBlobReader, IBlobStore, IBlobWriter, IEntryStore, ILockStore
 from pubky_homeserver.interfaces.integrity import IIntegrityStore
+from pubky_homeserver.interfaces.leases import ILeaseStore
 from pubky_homeserver.interfaces.moves import IMoveStore
 from pubky_homeserver.interfaces.people import IAccountStore, IGrantStore, IPacketStore, ISessionStore
 from pubky_homeserver.interfaces.shelf import IShelfStore
@@ -27,6 +28,7 @@ __all__ = [
     "IGrantStore",
     "IHints",
     "IIntegrityStore",
+    "ILeaseStore",
     "ILockStore",
     "ILogStore",
     "IMoveStore",

@@ -178,7 +178,7 @@ class BackgroundProcess(Service):
         if word in ("anew", "heard"):
             return [" ".join((word, *keys))] if keys else []
         behind = [pubky for pubky in keys if self.copies.is_behind(pubky)]
-        current = [pubky for pubky in keys if pubky not in {*behind}]
+        current = [pubky for pubky in keys if not self.copies.is_behind(pubky)]
         said = (("copy", keys if word == "copy" else ()), ("behind", behind), ("current", current))
         return [" ".join((one, *about)) for one, about in said if about]
 

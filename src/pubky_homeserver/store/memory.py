@@ -47,6 +47,7 @@ from pubky_homeserver.store.erasures import MemoryErasures
 from pubky_homeserver.store.files import Blobs, Files, Home, mark_of
 from pubky_homeserver.store.grants import MemoryGrants
 from pubky_homeserver.store.integrity import MemoryIntegrity
+from pubky_homeserver.store.leases import MemoryLease
 from pubky_homeserver.store.locks import MemoryLocks
 from pubky_homeserver.store.logs import MemoryLogs
 from pubky_homeserver.store.moves import MemoryMoves
@@ -108,6 +109,8 @@ class MemoryStore:
     """The packets of accounts, copies and peers."""
     erasures: MemoryErasures = field(init=False)
     """Copies that are erased, and the orders that say so."""
+    lease: MemoryLease = field(init=False)
+    """Which process works in the background."""
     grants: MemoryGrants = field(init=False)
     """Grants and their bearers."""
     is_deaf: bool = field(default=False, init=False)
@@ -159,6 +162,10 @@ class MemoryStore:
     @takedowns.default
     def _make_takedowns(self) -> MemoryTakedowns:
         return MemoryTakedowns(self._accounts, self.copies, self._post, self._hint)
+
+    @lease.default
+    def _make_lease(self) -> MemoryLease:
+        return MemoryLease(self._now)
 
     @packets.default
     def _make_packets(self) -> MemoryPackets:

@@ -35,6 +35,7 @@ from pubky_homeserver.store.erasures import RedisErasures
 from pubky_homeserver.store.feeds import Feeds, account_page
 from pubky_homeserver.store.grants import RedisGrants
 from pubky_homeserver.store.integrity import RedisIntegrity, numbered
+from pubky_homeserver.store.leases import RedisLease
 from pubky_homeserver.store.locks import RedisLocks, pack_tokens
 from pubky_homeserver.store.logs import RedisLogs
 from pubky_homeserver.store.migrations import open_schema
@@ -196,6 +197,11 @@ class RedisStore:
     def takedowns(self) -> RedisTakedowns:
         """What the operator has taken down."""
         return RedisTakedowns(lambda: self._redis, self.remembered)
+
+    @property
+    def lease(self) -> RedisLease:
+        """Which process works in the background."""
+        return RedisLease(lambda: self._redis)
 
     @property
     def grants(self) -> RedisGrants:

@@ -77,6 +77,8 @@ key                    type    what it holds
                                was last found
 `packet:<pubky>`       string  the newest signed packet of an account, copy or peer (PKARR): signature, timestamp, DNS
                                message
+`lease`                hash    who works in the background, of several processes: `number` of times that it was another
+                               one, `holder`, `until` when it has it (by Redis' clock); the last two absent for nobody
 `lock:<pubky>:<path>`  string  the token of a lock; lives as long as the lock
 `wake`                 channel a message after each event; its content means nothing
 `revocations`          channel what was revoked: `session:<id>` or `grant:<id>`
@@ -111,6 +113,7 @@ FORKS = _SHARD + "forks"
 DOOMED = _SHARD + "doomed"
 ERASED = _SHARD + "erased"
 ORDERS = _SHARD + "orders"
+LEASE = _SHARD + "lease"
 TOKENS_UNUSED = _SHARD + "tokens:unused"
 TOKENS_USED = _SHARD + "tokens:used"
 OPENED = _SHARD + "opened"
