@@ -1,18 +1,24 @@
 """Commands about mirroring: that all of them speak JSON, and how copies are watched on a terminal."""
 
+from io import StringIO
 from typing import Any
 
 import pytest
 from click import Group
 from rich.console import Console, RenderableType
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from pubky_homeserver.command import waiting
 from pubky_homeserver.conflict_commands import conflicts
 from pubky_homeserver.mirror_commands import EVERY, mirror, watch
 from pubky_homeserver.peer_commands import peer
 from pubky_homeserver.remote import CommandFailed
 from pubky_homeserver.takedown_commands import takedown
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+"""What makes the cursor of a terminal go and come."""
 
 
 @pytest.mark.parametrize("group", [peer, mirror, conflicts, takedown], ids=lambda group: str(group.name))
@@ -23,6 +29,18 @@ def test_every_command_is_for_programs_too(group: Group) -> None:
         assert "--json" in [option for one in command.params for option in one.opts], name
         assert command.help, name
         assert f"homeserver {group.name} {name}" in (command.epilog or ""), name
+
+
+def test_something_that_takes_its_time() -> None:
+    """A terminal shows what goes on, and no trace of it afterwards; elsewhere nothing is written."""
+    shown, plain = StringIO(), StringIO()
+    with waiting(reactor, "Asking alice", Console(file=shown, force_terminal=True, width=40)):
+        assert HIDE in shown.getvalue()
+    assert "Asking alice" in shown.getvalue()
+    assert shown.getvalue().count(HIDE) == shown.getvalue().count(SHOW) == 1
+    with waiting(reactor, "Asking alice", Console(file=plain, width=40)):
+        pass
+    assert plain.getvalue() == ""
 
 
 def test_a_node_that_is_watched() -> None:

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from ipaddress import ip_address
 from pathlib import Path
@@ -96,6 +97,18 @@ def run(work: Callable[[Any], Awaitable[None]]) -> None:
 def console() -> Console:
     """Where results go."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+
+
+@contextmanager
+def waiting(reactor: Any, what: str, out: Console | None = None) -> Iterator[None]:
+    """Show on a terminal that something takes its time, as long as it does; Ctrl-C leaves nothing of it there."""
+    out = out or Console(stderr=True)
+    if not out.is_terminal:
+        yield
+        return
+    with out.status(what) as status:
+        reactor.addSystemEventTrigger("before", "shutdown", status.stop)
+        yield
 
 
 def plain_table(*headings: str) -> Table:

@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run
+from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run, waiting
 from pubky_homeserver.remote import CommandFailed
 
 
@@ -93,7 +93,8 @@ def apply(place: Place, as_json: bool, pubky: str, shelved_id: str | None, untou
         raise click.UsageError("Name one thing by its ID, or say --untouched.")
 
     async def work(reactor: Any) -> None:
-        done = await place.node(reactor).apply_conflicts(pubky, shelved_id)
+        with waiting(reactor, "Writing"):
+            done = await place.node(reactor).apply_conflicts(pubky, shelved_id)
         if as_json:
             click.echo(json.dumps(done, indent=2))
         else:

@@ -16,7 +16,7 @@ from rich.text import Text
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run, some
+from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run, some, waiting
 from pubky_homeserver.remote import CommandFailed
 
 EVERY = 2.0
@@ -207,6 +207,7 @@ def verify(place: Place, as_json: bool, pubky: str | None, is_asked: bool) -> No
             with Progress(
                 *_COLUMNS, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
             ) as progress:
+                reactor.addSystemEventTrigger("before", "shutdown", progress.stop)  # Ctrl-C leaves nothing there
                 going = progress.add_task("Verifying", total=None, files=0, megabytes="0")
                 while not found["ended"]:
                     await deferLater(reactor, LOOK)
@@ -236,7 +237,8 @@ def open_copy(place: Place, as_json: bool, pubky: str, incomplete: bool) -> None
     """
 
     async def work(reactor: Any) -> None:
-        found = await place.node(reactor).open_copy(pubky, incomplete)
+        with waiting(reactor, "Its old homeserver and other peers are asked for what they have"):
+            found = await place.node(reactor).open_copy(pubky, incomplete)
         if as_json:
             click.echo(json.dumps(found, indent=2))
             return

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run
+from pubky_homeserver.command import Place, at_a_place, console, examples, plain_table, run, waiting
 from pubky_homeserver.config import Config, ConfigError, load
 from pubky_homeserver.core.peers import Claim, Selection
 from pubky_homeserver.peer_settings import add_peer, pause_peer, remove_peer
@@ -77,7 +77,8 @@ def test_peer(place: Place, as_json: bool, name: str) -> None:
     """Let the running node ask the peer NAME now who it is and what it offers. Exit code 1 if something is wrong."""
 
     async def work(reactor: Any) -> None:
-        found = await place.node(reactor).test_peer(name)
+        with waiting(reactor, f"Asking {name}"):
+            found = await place.node(reactor).test_peer(name)
         if as_json:
             click.echo(json.dumps(found, indent=2))
         elif found["well"]:
