@@ -2,11 +2,14 @@
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from zope.interface import implementer
 
-from pkarr.keys import Keypair
+from pkarr.interfaces import INetwork, Policy, Unavailable
+from pkarr.keys import Keypair, PublicKey
+from pkarr.packet import SignedPacket
 from pubky_homeserver.core.erasing import Obeyed, Order
 from pubky_homeserver.core.errors import InvalidRequest, PeerBroken, PeerRefused
 from pubky_homeserver.core.peers import NONE
@@ -306,6 +309,44 @@ async def test_a_record_in_time_opens_the_former_home() -> None:
     assert await home.store.erasures.doomed(9) == []
     assert await home.store.account(user.pubky) is not None
     await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_wiped_as_long_as_nobody_can_be_asked() -> None:
+    """Without the network a record that names us may be out there: the copy stays hidden until it can be looked for."""
+    world, user = await begin("a", "b")
+    wait(world, orders(world, "a").erase(user.pubky))
+    world.pass_time(10)
+    erasing, away = erasures(world, "b"), Away()
+    network, erasing.network = erasing.network, away
+    await world.kill("a")
+    await world.point(user, "b")
+    world.pass_time(GRACE + 300)
+    assert away.asked < GRACE / 600 + 300 / 60 + 3
+    assert await is_hidden(world, "b", user)
+    assert [one.is_hidden for one in await world.nodes["b"].store.erasures.doomed(9)] == [True]
+    erasing.network = network
+    world.pass_time(200)
+    assert await lives_at(world.nodes["b"], user)
+    await check_writes(world, user, private=False)
+    await end(world)
+
+
+@implementer(INetwork)
+@define
+class Away:
+    """A network that answers nothing."""
+
+    asked: int = 0
+
+    async def publish(self, packet: SignedPacket, replaces: int | None = None) -> int:
+        """See `INetwork`."""
+        raise Unavailable("nobody is there")
+
+    async def resolve(self, key: PublicKey, policy: Policy = Policy.CACHE_FIRST) -> SignedPacket | None:
+        """See `INetwork`."""
+        self.asked += 1
+        raise Unavailable("nobody is there")
 
 
 @pytest.mark.parametrize("is_signed", [True, False])

@@ -6,7 +6,7 @@ record that names us, and has everything again.
 
     record names us                    the copy is shown, and stays
     the user signs up here             shown, as a copy that is claimed; without a record it is hidden again
-    the grace is over                  files, bodies, shelf and packet go
+    the grace is over                  files, bodies, shelf and packet go, unless the network cannot be asked
 
 It is all the same whether the account lived here once: who has left can have all of it erased here. It is an account
 that lives elsewhere as long as its files are hidden, and with them it goes. Who signs up afterwards begins anew, but
@@ -28,7 +28,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pkarr.interfaces import INetwork, NetworkError, Policy
+from pkarr.interfaces import INetwork, NetworkError, Policy, UnreadableItem
 from pkarr.keys import InvalidPublicKey, Keypair, PublicKey
 from pkarr.packet import SignedPacket, newest_of
 from pubky_homeserver.copies import Copies
@@ -178,7 +178,11 @@ class Erasures(Service):
             return
         if is_due or self._looked.get(pubky, -LOOK) + LOOK <= now:
             self._looked[pubky] = now
-            if await self._names_us(pubky):
+            try:
+                if await self._names_us(pubky):
+                    return
+            except NetworkError as error:
+                self.log.info("{pubky} is not wiped before it is looked up: {error}", pubky=pubky, error=error)
                 return
         if is_due:
             self.log.info("{pubky} is wiped: the grace of its erasure is over", pubky=pubky)
@@ -187,8 +191,17 @@ class Erasures(Service):
             self._looked.pop(pubky, None)
 
     async def _names_us(self, pubky: str) -> bool:
-        """Let a copy stay whose user's newest record names us; whether it does."""
-        newest = newest_of([await self.packets.of(pubky), await self._resolve(pubky)])
+        """Let a copy stay whose user's newest record names us; whether it does.
+
+        Raises `NetworkError` if that cannot be known.
+        """
+        kept = await self.packets.of(pubky)
+        try:
+            newest = newest_of([kept, await self._resolve(pubky)])
+        except NetworkError:
+            if kept is None or home_of(kept) != self.homeserver:
+                raise
+            newest = kept
         if newest is None or home_of(newest) != self.homeserver or not await self.show(pubky):
             return False
         self.log.info("{pubky} is not erased: the user's record names this homeserver", pubky=pubky)
@@ -212,11 +225,12 @@ class Erasures(Service):
     async def _resolve(self, pubky: str) -> SignedPacket | None:
         try:
             return await self.network.resolve(PublicKey.from_z32(pubky), Policy.NETWORK_ONLY)
-        except (NetworkError, InvalidPublicKey):
+        except (UnreadableItem, InvalidPublicKey):
             return None
 
     async def _rest(self) -> None:
-        soonest = min((one.until / 1_000_000 - self.clock.seconds() for one in self.waiting), default=ROUND)
+        left = (one.until / 1_000_000 - self.clock.seconds() for one in self.waiting)
+        soonest = min((seconds for seconds in left if seconds > 0), default=ROUND)  # the others have to wait
         resting = self._resting = Deferred()
         resting.addTimeout(min(max(soonest, 1.0), ROUND), self.clock, lambda _result, _seconds: None)
         try:
