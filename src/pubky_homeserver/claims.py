@@ -92,6 +92,10 @@ class Claims:
         """Whether the account of a copy may open here once its record says so."""
         return self.setting(copy) is Claim.ALLOW or await self.store.is_admitted(copy.pubky)
 
+    async def has_lived_here(self, pubky: str) -> bool:
+        """Whether an account was open here, now or earlier."""
+        return await self.store.has_lived_here(pubky)
+
     async def begin(self, pubky: str) -> Copy | None:
         """Somebody has signed up at a copy: their record may be here already. Returns the copy."""
         copy = await self.copies.refresh(pubky)

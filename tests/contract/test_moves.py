@@ -215,6 +215,7 @@ async def test_a_claim(store: Store) -> None:
     assert await store.session(mine.id) == mine
     await store.sign_in(session(ALICE, 2))
     assert await store.moves.is_admitted(ALICE)
+    assert not await store.moves.has_lived_here(ALICE)
     assert (await store.totals()).users == 1
     with pytest.raises(UserExists):
         await claim(store)
@@ -259,6 +260,8 @@ async def test_coming_back_lifts_no_limit(store: Store) -> None:
     await store.moves.void_claim(ALICE)
     await claim(store)
     assert await open_here(store)
+    assert await store.moves.has_lived_here(ALICE)
+    assert not await store.moves.has_lived_here(BOB)
     account = await store.account(ALICE)
     assert account is not None
     assert account.quota == before.quota
@@ -339,8 +342,10 @@ async def test_who_lived_here_may_come_back(store: Store) -> None:
     await put(store, ALICE, "/pub/a")
     await fence(store)
     await claim(store, may_claim=False)
+    assert await store.moves.has_lived_here(ALICE)
     assert await store.moves.void_claim(ALICE)
     assert await store.moves.is_admitted(ALICE)
+    assert await store.moves.has_lived_here(ALICE)
     assert (await store.totals()).users == 1
     with pytest.raises(NotPrimary):
         await store.sign_in(session(ALICE))

@@ -316,3 +316,59 @@ async def test_the_fence_ends_what_is_private() -> None:
             answer = await home.ask("GET", f"/storage/{user.pubky}/priv/old", headers)
             assert answer.status == 401
         assert (await home.ask("GET", f"/storage/{user.pubky}/pub/old")).body == b"x"
+
+
+@pytest_twisted.ensureDeferred
+async def test_events_of_a_claimed_copy() -> None:
+    """An account that never lived here is unknown to streams until it opens; then they tell of it."""
+    async with copied() as one:
+        target = f"/events-stream?user={one.pubky}"
+        assert (await one.home.ask("GET", target)).status == 404
+        cookie = cookie_of(await one.sign("/signup"))
+        other = await one.home.sign_up()
+        for more in ("", f"&user={other.pubky}", "&live=true"):
+            assert (await one.home.ask("GET", target + more)).status == 404
+        await one.name(HOMESERVER)
+        await one.open()
+        await one.ask("PUT", "/pub/a", cookie, b"x")
+        answer = await one.home.ask("GET", target)
+        assert answer.status == 200
+        assert b"/pub/a" in answer.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_private_events_wait_for_the_record() -> None:
+    """Who claims an account at an earlier home of it reads nothing private before the record says so; then they do."""
+    async with copied() as one:
+        home, keypair = one.home, Keypair((1).to_bytes(32, "big"))
+        user = await home.sign_up()
+        for path in ("/priv/old", "/pub/old"):
+            assert (await home.ask("PUT", f"/storage/{user.pubky}{path}", user.headers, b"x")).status == 201
+        assert home.claims is not None
+        await home.claims.packets.learn(Builder().https("_pubky", 0, PRIMARY).sign(keypair, 10**18))
+        await home.claims.copies.refresh(user.pubky)
+        again = await home.sign_in(keypair, path="/signup")
+        await home.claims.copies.refresh(user.pubky)
+        public = await home.ask("GET", f"/events-stream?user={user.pubky}")
+        assert b"/pub/old" in public.body
+
+        async def private() -> Answer:
+            asking = Deferred.fromCoroutine(
+                home.ask("GET", f"/events-stream?user={user.pubky}&path=/priv/", again.headers)
+            )
+            began = home.clock.seconds()
+            while not asking.called:
+                await turns(5)
+                home.clock.advance(0.25)
+                assert home.clock.seconds() - began < 2 * WAIT
+            return await asking
+
+        answer = await private()
+        assert (answer.status, answer.header("retry-after")) == (503, "1")
+        assert b"/priv/old" not in answer.body
+        packet = Builder().https("_pubky", 0, HOMESERVER).sign(keypair, 10**18 + 1)
+        await home.claims.packets.learn(packet)
+        assert await one.store.moves.open(user.pubky, packet.relay_payload, int(home.clock.seconds() * 1_000_000))
+        answer = await private()
+        assert answer.status == 200
+        assert b"/priv/old" in answer.body

@@ -5,13 +5,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 
 from pkarr.keys import Keypair
 from pubky_homeserver.core.errors import InvalidRequest
 from pubky_homeserver.web.request import Request
 from pubky_homeserver.web.websites import Page, page_of, site_of
+from tests.contract.copying import END, digest_of
+from tests.contract.store import entry
 from tests.web.client import Answer
 from tests.web.served import HOMESERVER, Served, User, served
+from tests.web.test_claims import PRIMARY, copied
 
 KEY = Keypair(bytes([7]) * 32).public_key.z32
 CORS_VARY = "origin, access-control-request-method, access-control-request-headers"
@@ -213,3 +217,44 @@ async def test_sites_can_be_switched_off() -> None:
         assert "websites" not in (await server.ask("GET", "/info")).text
     async with served() as server:
         assert '"websites"' in (await server.ask("GET", "/info")).text
+
+
+@pytest.mark.parametrize("is_claimed", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_the_site_of_a_copy(is_claimed: bool) -> None:
+    """It is shown, and says how new it is; what is not here yet is not called missing (I10)."""
+    async with copied() as one:
+        home, store, pubky = one.home, one.store, one.pubky
+        assert home.copies is not None
+        if is_claimed:
+            assert (await one.sign("/signup")).status == 200
+        standing = await store.logs.standing(pubky, False)
+        assert standing is not None
+
+        async def check(cases: list[tuple[str, int]], state: str) -> None:
+            for path, status in cases:
+                for method in ("GET", "HEAD"):
+                    answer = await home.ask(method, path, host=pubky)
+                    assert answer.status == status, path
+                    check_site_answer(answer)
+                    assert answer.header("pubky-role") == "mirror"
+                    assert answer.header("pubky-primary") == PRIMARY
+                    assert (answer.header("pubky-mirror") or "").endswith(state)
+                    assert (answer.header("retry-after") is not None) is (status == 503)
+
+        await check([("/", 404)], "state=stale")
+        page = entry("/pub/website/_/docs/index.html", seq=1)
+        files = [evolve(one, body=None) for one in (page, entry("/pub/website/_/film", b"x" * 9, seq=2))]
+        far = evolve(standing, position=evolve(standing.position, seq=2, event_id=2, digest=digest_of(*files)))
+        await store.copies.begin_list(pubky, False, far)
+        await store.copies.keep_listed(pubky, False, files, files[-1].path)
+        assert await store.copies.fill(pubky, page)
+        await home.copies.refresh(pubky)
+        known = [("/docs/", 200), ("/film", 503)]
+        await check([*known, ("/", 503), ("/docs", 503), ("/nope", 503)], "state=bootstrapping")
+        await store.copies.keep_listed(pubky, False, [], END)
+        assert await store.copies.end_list(pubky, False, far)
+        await home.copies.refresh(pubky)
+        await check([*known, ("/", 404), ("/docs", 301), ("/nope", 404)], "state=stale")
+        other = await home.ask("GET", "/", host=KEY)
+        assert (other.status, other.header("pubky-role")) == (404, None)

@@ -16,6 +16,9 @@ class IMoveStore(Interface):
     async def is_admitted(pubky: str) -> bool:
         """Whether the user signed up here, now or earlier: there is an account, open or away."""
 
+    async def has_lived_here(pubky: str) -> bool:
+        """Whether the account was open here, now or earlier: a claim alone does not make it that."""
+
     async def lived_at(pubky: str) -> list[str]:
         """The homeservers where an account lived before it opened here, as far as is known; the newest twenty."""
 

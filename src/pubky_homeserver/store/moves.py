@@ -35,6 +35,10 @@ class RedisMoves:
         """See `IMoveStore`."""
         return bool(await self.redis().call("EXISTS", schema.account(pubky)))
 
+    async def has_lived_here(self, pubky: str) -> bool:
+        """See `IMoveStore`."""
+        return bool(await self.redis().call("HEXISTS", schema.account(pubky), "admitted"))
+
     async def lived_at(self, pubky: str) -> list[str]:
         """See `IMoveStore`."""
         return (await self.redis().call("HGET", schema.account(pubky), "before") or b"").decode().split()
@@ -120,6 +124,11 @@ class MemoryMoves:
     async def is_admitted(self, pubky: str) -> bool:
         """See `IMoveStore`."""
         return pubky in self.homes
+
+    async def has_lived_here(self, pubky: str) -> bool:
+        """See `IMoveStore`."""
+        home = self.homes.get(pubky)
+        return home is not None and home.admitted > 0
 
     def fence(self, pubky: str, elsewhere: str, before: bytes | None) -> bool:
         """Shut an account that is open here; whether it was. `before`: the packet that counted until now."""

@@ -59,6 +59,11 @@ class CopiedFiles:
         await answer_with(request, self._read(request, target, copy, found), dress)
         return True
 
+    def dress_page(self, dress: Dress, pubky: str) -> Dress:
+        """What a page of an account's website carries: `dress`, and of a copy how new it is."""
+        copy = self.copies.of(pubky)
+        return dress if copy is None else partial(self._dress, dress, copy)
+
     async def _read(self, request: Request, target: Target, copy: Copy, found: Route) -> bytes | None:
         """Read as somebody who is not signed in, whatever they show: sessions are the primary's business."""
         path = target.path

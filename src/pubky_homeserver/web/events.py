@@ -8,8 +8,9 @@ from attrs import define, field, frozen
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 
+from pubky_homeserver.claims import Claims
 from pubky_homeserver.core.authorization import authorize_read
-from pubky_homeserver.core.errors import InvalidPath, InvalidRequest, NoSession
+from pubky_homeserver.core.errors import InvalidPath, InvalidRequest, NoSession, NotFound
 from pubky_homeserver.core.paths import is_private, normalize_path
 from pubky_homeserver.core.records import Event
 from pubky_homeserver.feed import EventStream, Feed
@@ -98,6 +99,8 @@ class Events:
     revocations: Revocations
     clock: IReactorTime
     metrics: ServerMetrics = field(repr=False)
+    claims: Claims | None = None
+    """What users of copies may do; None if there are no copies."""
     _pages: Pages = field(factory=Pages, init=False, repr=False)
     app: ClassVar[Klein] = Klein()
 
@@ -123,7 +126,7 @@ class Events:
 
     @app.route("/events-stream", methods=["GET"])
     async def stream(self, request: Request, target: Target) -> None:
-        """Events of some accounts as they happen, or as they happened. 200; 400, 401, 403, 404."""
+        """Events of some accounts as they happen, or as they happened. 200; 400, 401, 403, 404, 421, 503."""
         query = StreamQuery.read(request.query)
         owner = next(iter(query.cursors)) if query.users == 1 else None
         visitor = NOBODY
@@ -132,6 +135,8 @@ class Events:
             visitor = await self.credentials.visitor(request, None if has_bearer(request) else owner)
         for path in query.paths:
             authorize_read(visitor.session, owner, path)
+        if self.claims is not None:
+            await self._settle(self.claims, query)
         if visitor.session is None:
             await self._serve(request, query, _Ending())
             return
@@ -141,6 +146,20 @@ class Events:
             if not await self.credentials.is_good(visitor.session):
                 raise NoSession
             await self._serve(request, query, ending)
+
+    async def _settle(self, claims: Claims, query: StreamQuery) -> None:
+        """Wait, as private reads do, until accounts that are about to come live here.
+
+        Until then one that never did is like the unknown. Raises `NotFound`, and what `Claims.settle` raises.
+        """
+        for pubky in query.cursors:
+            copy = claims.copies.of(pubky)
+            if copy is None or not copy.claimed:
+                continue
+            if query.private:
+                await claims.settle(pubky)
+            elif not await claims.has_lived_here(pubky):
+                raise NotFound
 
     async def _serve(self, request: Request, query: StreamQuery, ending: "_Ending") -> None:
         stream = await self.feed.stream(query.cursors, query.paths, query.live, query.reverse, query.limit)

@@ -160,8 +160,9 @@ class ClientSite:
                 refuse(request, refusal, _dress)
                 return
             if page is not None:
-                _dress_page(request, False)
-                await answer_with(request, self._page.methods[request.method](request, page), _dress_page)
+                dress = _dress_page if self.copied is None else self.copied.dress_page(_dress_page, page.owner)
+                dress(request, False)
+                await answer_with(request, self._page.methods[request.method](request, page), dress)
                 return
         found = self._route(request.path)
         if found is self._relative:
@@ -240,10 +241,10 @@ def client_site(
         GrantAuth(accounts, grants, credentials, metrics, arrivals),
         Files(storage),
         FileLocks(locks),
-        Events(feed, credentials, Revocations(sessions.store), clock, metrics),
+        Events(feed, credentials, Revocations(sessions.store), clock, metrics, claims),
         credentials,
         metrics,
-        Websites(accounts, storage, takedowns) if websites else None,
+        Websites(accounts, storage, takedowns, None if claims is None else claims.copies) if websites else None,
         homeserver,
         takedowns,
         CopiedFiles(claims.copies, claims, takedowns, EXPOSED) if claims is not None else None,

@@ -1,7 +1,7 @@
 """A user's static site by `Host`: `<key>` shows `/pub/website/_/`, `<label>.<key>` shows `/pub/website/<label>/`.
 
 A site is files like others, put there through the API; here they are read only. Paths of the API keep their meaning on
-every host, so a site cannot stand in their way.
+every host, so a site cannot stand in their way. The site of a copy is shown as its files are.
 """
 
 import re
@@ -13,7 +13,8 @@ from klein import Klein
 
 from pkarr.keys import InvalidPublicKey, PublicKey
 from pubky_homeserver.accounts import Accounts
-from pubky_homeserver.core.errors import InvalidPath, InvalidRequest, NotFound, TakenDown, UserDisabled
+from pubky_homeserver.copies import Copies
+from pubky_homeserver.core.errors import InvalidPath, InvalidRequest, NotFound, NotHereYet, TakenDown, UserDisabled
 from pubky_homeserver.core.paths import is_directory, normalize_path, url_encode
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.storage import Storage
@@ -107,21 +108,26 @@ class Websites:
     accounts: Accounts
     storage: Storage
     takedowns: Takedowns
+    copies: Copies | None = None
+    """The sites of copies are shown as well; None if there are none."""
     app: ClassVar[Klein] = Klein()
 
     @app.route("/<path:path>", methods=["GET", "HEAD"])
     async def show(self, request: Request, page: Page) -> bytes | None:
-        """A page of a site. 200, 304; 301 to the folder; 403, 404 (with the site's own page if it has one), 451."""
+        """A page of a site. 200, 304; 301 to the folder; 403, 404 (the site's own page if there is one), 451, 503."""
         if self.takedowns.has(page.owner):
             raise TakenDown
+        copy = None if self.copies is None else self.copies.of(page.owner)
         account = await self.accounts.account(page.owner)
-        if account is None:
+        if account is None and copy is None:
             raise NotFound
-        if account.disabled:
+        if account is not None and account.disabled:
             raise UserDisabled
         entry = await self.storage.look_up(page.owner, page.file)
         if entry is not None:
             return await self._file(request, page.owner, entry)
+        if copy is not None and not copy.public.is_whole:
+            raise NotHereYet
         if not is_directory(page.path) and await self.storage.look_up(page.owner, f"{page.file}/{INDEX}") is not None:
             query = b"?" + request.query if request.query else b""
             request.setResponseCode(301)
