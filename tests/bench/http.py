@@ -163,25 +163,23 @@ def postgres(folder: Path) -> Iterator[str]:
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
         sys.exit("PostgreSQL is missing (Debian: apt install postgresql)")
-    home, port = folder / "postgres", free_port()
-    home.mkdir()
-    drop: list[str] = []
-    if os.getuid() == 0:
-        shutil.chown(home, "postgres")
-        drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    for parent in (folder, *folder.parents):
-        if parent.owner() == "root" and parent.stat().st_mode & 0o001 == 0:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    initdb = [*drop, str(programs[-1] / "initdb"), "-D", str(home / "data"), "-A", "trust", "-U", "postgres"]
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=home)
-    options = ["-D", str(home / "data"), "-p", str(port), "-k", str(home), "-c", "listen_addresses=127.0.0.1"]
-    with process([*drop, str(programs[-1] / "postgres"), *options], folder, "postgres"):
-        psql = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc", "create database pubky"]
-        for _ in range(200):
-            if subprocess.run(psql, check=False, capture_output=True).returncode == 0:
-                break
-            time.sleep(0.05)
-        yield f"postgres://postgres@127.0.0.1:{port}/pubky"
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="postgres-") as place:  # not below a folder that root keeps to itself
+        home = Path(place)
+        drop: list[str] = []
+        if os.getuid() == 0:
+            shutil.chown(home, "postgres")
+            drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        initdb = [*drop, str(programs[-1] / "initdb"), "-D", str(home / "data"), "-A", "trust", "-U", "postgres"]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=home)
+        options = ["-D", str(home / "data"), "-p", str(port), "-k", str(home), "-c", "listen_addresses=127.0.0.1"]
+        with process([*drop, str(programs[-1] / "postgres"), *options], folder, "postgres"):
+            psql = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc", "create database pubky"]
+            for _ in range(200):
+                if subprocess.run(psql, check=False, capture_output=True).returncode == 0:
+                    break
+                time.sleep(0.05)
+            yield f"postgres://postgres@127.0.0.1:{port}/pubky"
 
 
 @contextmanager

@@ -89,7 +89,9 @@ class OfficialServer:
     def _sql(self, statement: str) -> None:
         place = urlsplit(self.database)
         command = ["psql", "-h", "127.0.0.1", "-p", str(place.port), "-U", "postgres", "-qc", statement]
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        log = (self.folder / "postgres.log").read_text()
+        assert done.returncode == 0, f"{statement}: {done.stderr}{log}"
 
     # --- a user ---------------------------------------------------------------------------------------------------
 
