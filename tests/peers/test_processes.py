@@ -102,9 +102,13 @@ async def test_confirmed() -> None:
     for pubky in (ONE, OTHER):
         known.keep_up(pubky)
     house.wait(10)
-    known.fall_behind(OTHER)
+    known.fall_behind(ONE)
+    known.keep_up(ONE)
     known.hear(PEER)
+    known.fall_behind(OTHER)
     house.wait()
+    told = house.radio.told
+    assert told.index(f"behind {OTHER}") < told.index(f"heard {PEER}"), "nobody believes in between what is not so"
     for copies in (known, shown):
         one, other = copies.of(ONE), copies.of(OTHER)
         assert one is not None
@@ -115,6 +119,12 @@ async def test_confirmed() -> None:
     house.wait()
     assert (other := shown.of(OTHER)) is not None
     assert shown.confirmed(other) >= NOW + 10
+    house.wait(100)
+    await house.confirm(OTHER)
+    await known.refresh(OTHER)
+    house.wait()
+    assert (other := shown.of(OTHER)) is not None
+    assert shown.confirmed(other) >= NOW + 110
     for process in (web, background):
         await process.stopService()
 
@@ -194,6 +204,21 @@ async def test_what_changes_at_a_web_process() -> None:
     assert theirs.of(ONE) is known.of(ONE) is None
     assert house.heard == [("gone", ONE)]
     for process in (first, second, background):
+        await process.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_in_the_background() -> None:
+    """Web processes tell each other what they change, whether somebody works in the background at the time or not."""
+    house = House()
+    first, ours = await house.web()
+    second, theirs = await house.web()
+    house.wait()
+    await house.copy(ONE)
+    await ours.refresh(ONE)
+    house.wait()
+    assert theirs.of(ONE) is not None
+    for process in (first, second):
         await process.stopService()
 
 
