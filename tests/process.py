@@ -33,6 +33,7 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 }
 """Sign-up for everybody, any free ports, and nothing published."""
 
+_SERVICES = frozenset({"client API", "admin API"})
 _LACKS = {"web": {"admin API"}, "background": {"client API"}}
 # Role → what such a process does not serve.
 
@@ -101,7 +102,7 @@ class Node:
     ports: dict[str, int] = field(factory=dict, init=False)
     """What is served → its port, of the last start."""
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
-    _services: frozenset[str] = field(default=frozenset(), init=False)
+    _services: frozenset[str] = field(default=_SERVICES, init=False)
     # What it serves once it has started, at least.
 
     @property
@@ -117,7 +118,7 @@ class Node:
     ) -> "subprocess.Popen[bytes]":
         """Start the process, the leader of its group; it writes to the files `stdout` and `stderr`."""
         role = options[options.index("--role") + 1] if "--role" in options else ""
-        self._services = frozenset({"client API", "admin API"} - _LACKS.get(role, set()))
+        self._services = _SERVICES - _LACKS.get(role, set())
         place = ("--data-dir", str(self.data), "--config", str(self.settings))
         command = [*self.program, *twistd, "homeserver", *(() if "--testnet" in options else place), *options]
         everything = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **(environment or {})}
