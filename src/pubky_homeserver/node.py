@@ -126,13 +126,11 @@ class Homeserver(Service):
     async def _start(self) -> None:
         if self.surroundings is not None:
             await self._surround(self.surroundings)
-        elif self.networks is not None:
+        elif self.networks is not None and self.role is not Role.BACKGROUND:
             self._run(self.networks)
         store = await self._open_store()
         if self.role is Role.BACKGROUND:
-            lease = Lease(store.lease, self.reactor, self._give_way)
-            await lease.wait()
-            self._run(lease)
+            await self._begin_work(store)
         blobs = self._prepare_blobs()
         metrics = ServerMetrics()
         key, peers = self.keypair.public_key.z32, frozenset(peer.key for peer in self.config.peers)
@@ -147,6 +145,14 @@ class Homeserver(Service):
             self._run(Rounds(expiry.expire, "The expiry of the conflict shelf", INTERVAL, self.reactor, first=0.0))
             self._run(records)
         self._greet()
+
+    async def _begin_work(self, store: RedisStore) -> None:
+        """Wait until nobody else works in the background; no second node of the DHT may have our id either."""
+        assert self.networks is not None  # it publishes
+        lease = Lease(store.lease, self.reactor, self._give_way)
+        await lease.wait()
+        self._run(lease)
+        self._run(self.networks)
 
     async def _surround(self, surroundings: testnet.Surroundings) -> None:
         """Start the rest of a test network, and join it."""

@@ -118,10 +118,11 @@ async def houses(folder: Path) -> AsyncIterator[Houses]:
         url = f"http://127.0.0.1:{alice.ports['client API']}"
         ours = {"peers": {"alice": {"key": ALICE.public_key.z32, "url": url, **friend}}}
         shared = (dht(address_of(alice)), at(redis), ours)
+        metrics = {"metrics": {"enabled": True, "listen_socket": "127.0.0.1:0"}}
         first = {"drive": {"icann_listen_socket": f"127.0.0.1:{port}", "pubky_listen_socket": "127.0.0.1:0"}}
         web, other, background = (
             stack.enter_context(node_in(folder / name, *shared, *more))
-            for name, more in (("web", (first,)), ("other", ()), ("background", ()))
+            for name, more in (("web", (first, metrics)), ("other", ()), ("background", (metrics,)))
         )
         for one, role in ((web, "web"), (other, "web"), (background, "background")):
             one.data = folder / "bob" / "data"
@@ -170,6 +171,8 @@ def test_reading(here: Houses) -> None:
         answer, _ = web.ask("PUT", person.path("/pub/small"), b"x", person.headers)
         assert (answer.status, answer.getheader("Pubky-Primary")) == (421, ALICE.public_key.z32)
     assert [copy["state"] for copy in here.operator("/mirrors")["copies"]] == ["current"]
+    numbers = [node.ask("GET", "/metrics", service="metrics")[1] for node in (here.webs[0], here.background)]
+    assert [b"\nmirror_" in text for text in numbers] == [False, True], "each has those of its own"
 
     here.background.kill()
     assert here.alice.put(person, "/pub/late", b"late") == 201
