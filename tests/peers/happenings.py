@@ -41,6 +41,8 @@ class History:
     users: list[User] = field(factory=list)
     weights: dict[str, int] = field(init=False)
     _backups: list[tuple[str, list[Any]]] = field(factory=list)
+    _blank: dict[str, list[Any]] = field(factory=dict)
+    # Node → its store before it knew anybody.
     _starting: dict[str, Deferred[None]] = field(factory=dict)
     # Node → its process that begins, perhaps for ever.
     _fuses: dict[str, Fuse] = field(factory=dict)
@@ -64,6 +66,7 @@ class History:
     async def tell(self, steps: int) -> None:
         """All of it."""
         world, random = self.world, self.random
+        self._blank = {name: back_up(node.store) for name, node in world.nodes.items()}
         for user in self.users:
             await world.sign_up(user, random.choice("abc"))
         for name in world.nodes:
@@ -300,6 +303,20 @@ class History:
         self.world.pass_time(self.random.choice([0, 1, 5]))
         if sum(self.trial.rewinds.values()) < MOST_REWINDS:
             await self._put_back(name, backup)
+
+    async def _newcomer(self, user: User) -> None:
+        """A copy begins anew, slowly, and is read meanwhile."""
+        name = self.random.choice([name for name in self.names if name != user.home])
+        if sum(self.trial.rewinds.values()) >= MOST_REWINDS:
+            return
+        self.world.wires.weather.late = 1.0
+        await self._put_back(name, self._blank[name])
+        for _ in range(8):
+            self.world.pass_time(0.3)
+            self.trial.observe()
+            path = self.random.choice(["/pub/", *self.trial.written(user.pubky)])
+            await self._ask(name, "GET", user, path)
+            self.trial.observe()
 
     async def _put_back(self, name: str, backup: list[Any]) -> None:
         is_up = self.world.nodes[name].peering is not None

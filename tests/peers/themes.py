@@ -14,13 +14,13 @@ SKEWS = (-3590.0, -1800.0, -200.0, 0.0, 0.0, 200.0, 1800.0, 3590.0)
 
 USUAL = {
     "write": 30, "storm": 4, "write_elsewhere": 6, "read": 10, "punctual": 0, "move": 4, "claim": 2, "point": 1,
-    "flip": 1, "renew": 1, "two_claims": 1, "crash": 3, "restart": 3, "stop": 1, "back_up": 2, "rewind": 1, "lose": 1,
-    "partition": 2, "one_way": 2, "heal": 3, "network": 1, "weather": 2, "clocks": 1,
+    "flip": 1, "renew": 1, "two_claims": 1, "crash": 3, "restart": 3, "stop": 1, "back_up": 2, "rewind": 1,
+    "lose": 1, "newcomer": 1, "partition": 2, "one_way": 2, "heal": 3, "network": 1, "weather": 2, "clocks": 1,
 }  # fmt: skip
 """How often each happens, of all."""
 
 THEMES: tuple[dict[str, int], ...] = (
-    {"storm": 15, "weather": 6, "crash": 6},
+    {"storm": 15, "weather": 6, "crash": 6, "newcomer": 6},
     {"move": 14, "claim": 4, "two_claims": 3, "write_elsewhere": 14, "point": 3},
     {"flip": 8, "renew": 3, "write_elsewhere": 14, "network": 4},
     {"lose": 10, "back_up": 8, "rewind": 6, "storm": 6},

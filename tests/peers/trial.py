@@ -34,6 +34,9 @@ from tests.peers.worlds import World
 NAMES = ("I1", "I2", "I3", "I5", "I6", "I8", "I9", "I10", "I11", "I12", "I13", "I14", "I15", "I18", "I20", "I24")
 """Of mirroring.md's invariants, those that are asserted."""
 
+PARTS = ("I8 refused", "I10 early", "I14 wires")
+"""Parts of them that need something of their own to look at."""
+
 MARKER = b"private!!"
 """All private bodies contain it, and nothing else does."""
 
@@ -146,6 +149,7 @@ class Trial:
                 signed, named = self.world.records.get(told.packet or b"", (0, name))
                 is_fenced = named != name and signed > self.admitted.get((name, event.pubky), 0)
                 assert not is_fenced, f"I8: {name} wrote {event} though it knew that {named} is the primary"
+            self.looked["I8"] += 1
             self._read[name] = len(node.told)
 
     def _answers(self) -> list[Asked]:
@@ -257,7 +261,7 @@ class Trial:
         users = [user for user in self.world.users.values() if user.pubky.encode() in data]
         is_named = any({sender, receiver} & (user.named | user.been) for user in users or self.world.users.values())
         assert is_named or self.world.consent(sender, receiver), f"I14: {sender} tells {receiver} {data[:200]!r}"
-        self.looked["I14"] += 1
+        self.looked["I14 wires"] += 1
 
     def _adds_up(self, place: Place, there: Dump) -> None:
         """I15."""
@@ -289,7 +293,7 @@ class Trial:
         if one.is_write:
             assert not one.is_acknowledged, f"I10: {one.node} has a copy, and took {one}"
             self.looked["I10"] += 1
-            self.looked["I8"] += one.node in self.world.users[one.pubky].been
+            self.looked["I8 refused"] += one.node in self.world.users[one.pubky].been
             return
         for there in (before.dump, seen.dump):
             entry = there.entries.get(one.path)
@@ -297,7 +301,7 @@ class Trial:
             if is_here or one.path.startswith("/priv/"):
                 return
         assert one.status != 404, f"I10: {one.node} says that {one.path} is missing"
-        self.looked["I10"] += 1
+        self.looked["I10 early"] += 1
 
     def _promoted(self, name: str, pubky: str, seen: Seen) -> None:
         """I6."""
@@ -393,6 +397,10 @@ class Trial:
             self.looked["I18"] += len(before)
 
     # --- at rest ------------------------------------------------------------------------------------------------------
+
+    def written(self, pubky: str) -> list[str]:
+        """Public paths that were written."""
+        return sorted(path for path in last_writes(self.asked, pubky) if path.startswith("/pub/"))
 
     def check_rest(self) -> None:
         """All that holds once everybody has come to rest."""
