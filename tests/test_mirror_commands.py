@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from pubky_homeserver.command import waiting
 from pubky_homeserver.conflict_commands import conflicts
-from pubky_homeserver.mirror_commands import EVERY, mirror, watch
+from pubky_homeserver.mirror_commands import EVERY, SHOWN, mirror, show_forks, show_moves, watch
 from pubky_homeserver.peer_commands import peer
 from pubky_homeserver.remote import CommandFailed
 from pubky_homeserver.takedown_commands import takedown
@@ -76,3 +76,29 @@ def test_a_node_that_is_watched() -> None:
     watching.addErrback(lambda _failure: None)
     watching.cancel()
     assert not clock.getDelayedCalls()
+
+
+def test_what_happened_is_shown() -> None:
+    """Accounts with two histories, and the newest moves, the newest first; one that went back is told apart."""
+    terminal = Console(width=200)
+    keys = [letter * 52 for letter in "abc"]
+    moves = [
+        {
+            "pubky": keys[number % 2],
+            "what": "opened",
+            "other": keys[2] if number else "",
+            "at": number,
+            "is_back": False,
+        }
+        for number in range(SHOWN + 1)
+    ]
+    moves[-1]["is_back"] = True
+    with terminal.capture() as captured:
+        terminal.print(show_forks([{"pubky": keys[0], "peer": keys[2], "at": 40}], 100))
+        terminal.print(show_moves(moves, 100))
+    lines = captured.get().splitlines()
+    assert [keys[0] in line and "cccccccc…" in line and "0:01:00 ago" in line for line in lines].count(True) == 1
+    shown = [line for line in lines if "opened" in line]
+    assert len(shown) == SHOWN
+    assert "opened, back" in shown[0]
+    assert [number for number, line in enumerate(shown) if "back" in line] == [0]
