@@ -158,7 +158,7 @@ class Official:
             return self._say(request, 404, "Directory Not Found")
         return "\n".join([f"pubky://{pubky}{path}" for path in names if path > cursor][:limit]).encode()
 
-    def _file(self, request: Request, pubky: str, path: str) -> bytes:
+    def _file(self, request: Request, pubky: str, path: str) -> bytes | int:
         if request.method == b"GET":
             self.before_get(path)
         body = self.users.get(pubky, {}).get(path)
@@ -168,7 +168,14 @@ class Official:
         request.setHeader("last-modified", MODIFIED)
         request.setHeader("content-type", "text/plain")
         request.setHeader("content-length", str(len(body)))
-        return b"" if request.method == b"HEAD" else self.rotten.get(path, body)
+        if request.method == b"HEAD":
+            return b""
+        sent = self.rotten.get(path, body)
+        if len(sent) < len(body):
+            request.write(sent)
+            request.loseConnection()
+            return NOT_DONE_YET
+        return sent
 
 
 @asynccontextmanager

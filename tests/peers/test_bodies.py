@@ -9,8 +9,9 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from pubky_homeserver.core.errors import PeerAway
+from pubky_homeserver.core.peers import Greeting
 from pubky_homeserver.core.records import Entry
-from pubky_homeserver.peers.bodies import LEAST, Bodies
+from pubky_homeserver.peers.bodies import LEAST, TRIES, Bodies
 from pubky_homeserver.testing import MemoryBlobs
 from tests.peers.peering import hash_of
 
@@ -19,12 +20,21 @@ BODY = bytes(range(256)) * 2048
 
 @define
 class Cutting:
-    """A peer whose answers break off after so many bytes, as long as there are cuts left."""
+    """A peer whose answers break off after so many bytes, as long as there are cuts left; it may say nothing else."""
 
     after: int
     cuts: int
     starts: list[int] = field(factory=list)
+    is_there: bool = True
+    greeted: int = 0
     key: str = "k"
+
+    async def greet(self) -> Greeting:
+        """See `IPeer`."""
+        self.greeted += 1
+        if not self.is_there:
+            raise PeerAway("no answer")
+        return Greeting()
 
     async def body(self, pubky: str, private: bool, path: str, content_hash: bytes, start: int = 0) -> Any:
         """See `IPeer`."""
@@ -62,10 +72,23 @@ async def test_a_body_that_is_cut_again_and_again() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_body_that_does_not_come_forward() -> None:
-    """Who brings next to nothing with each answer is not asked on, and nothing is left behind."""
+    """Who brings next to nothing with each answer is asked on a few times; then the entry goes without a body.
+
+    Nothing is left behind.
+    """
     peer = Cutting(LEAST - 1, 100)
+    bodies, blobs, entry = fetching(peer)
+    assert await bodies.fetched("u", False, entry) == entry
+    assert peer.starts == [number * (LEAST - 1) for number in range(TRIES)]
+    assert await blobs.older_than(-1, "", 10) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_is_away() -> None:
+    """Who says nothing else either is away, which is no fault of the body; it is not asked on."""
+    peer = Cutting(10, 100, is_there=False)
     bodies, blobs, entry = fetching(peer)
     with pytest.raises(PeerAway):
         await bodies.fetched("u", False, entry)
-    assert peer.starts == [0]
+    assert (peer.starts, peer.greeted) == ([0], 1)
     assert await blobs.older_than(-1, "", 10) == []

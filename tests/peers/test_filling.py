@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from random import Random
 
+import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 
@@ -94,4 +95,33 @@ async def test_a_copy_that_opens_while_it_is_filled() -> None:
     assert await b.store.copies.copy(user.pubky) is None, "it lives at b"
     assert await b.store.copies.missing(user.pubky, "", 500) == []
     await check_copy(b, world.nodes["a"], user.pubky, private=True, was_home=True)
+    await end(world)
+
+
+@pytest.mark.parametrize("length", [3000, 200_000])
+@pytest_twisted.ensureDeferred
+async def test_the_log_goes_on_after_a_body_that_breaks_off(length: int) -> None:
+    """The primary's disk has lost the end of a file: the copy goes without that body, and takes all that follows."""
+    world, user = await begin("a", "b")
+    a, b = world.nodes["a"], world.nodes["b"]
+    body = b"x" * length
+    world.wires.cut_off("a", "b")
+    assert await world.put(user, "/pub/bad", body)
+    entry = await a.store.entry(user.pubky, "/pub/bad")
+    assert entry is not None
+    assert entry.blob is not None
+    a.blobs.spoil(entry.blob, body[: length * 9 // 10])
+    for number in range(5):
+        assert await world.put(user, f"/pub/after{number}", b"small")
+    world.wires.calm()
+    world.pass_time(60)
+    copy, standing = await copy_of(world, "b", user), await a.store.logs.standing(user.pubky, False)
+    assert standing is not None
+    assert copy.public.position == standing.position
+    assert copy.missing == 1
+    a.blobs.spoil(entry.blob, body)
+    world.pass_time(3600)
+    await check_copy(a, b, user.pubky)
+    assert {str(one.value) for one in world.wires.faults} == {"The body is shorter than announced."}
+    world.wires.faults.clear()
     await end(world)

@@ -426,10 +426,11 @@ async def test_a_moment_without_its_database(world: World) -> None:
     assert world.tally.of(Counted.FORKED) == 0
 
 
+@pytest.mark.parametrize("sent", [b"hellO", b"hel"])
 @pytest_twisted.ensureDeferred
-async def test_a_body_that_is_not_its_own(world: World) -> None:
-    """A file that does not have its hash is applied without its body, and filled when it has."""
-    world.official.rotten["/pub/file"] = b"hellO"
+async def test_a_body_that_is_not_its_own(world: World, sent: bytes) -> None:
+    """A file that does not have its hash, or breaks off, is applied without its body, and filled when it is whole."""
+    world.official.rotten["/pub/file"] = sent
     world.put("/pub/before")
     await world.follow()
     world.put("/pub/file")

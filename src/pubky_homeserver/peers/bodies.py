@@ -8,13 +8,14 @@ from attrs import define, evolve, field, frozen
 from blake3 import blake3
 from twisted.logger import Logger
 
-from pubky_homeserver.core.errors import BodyGone, PeerAway, StorageFull
+from pubky_homeserver.core.errors import BodyGone, PeerAway, PeerBroken, StorageFull
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.interfaces import IBlobStore, IPeer
 from pubky_homeserver.peers.tally import Counted, Tally
 
 TRIES = 3
-"""Times that a body with another hash than its event's is fetched before the entry goes without."""
+"""Times that a body with another hash than its event's, or that breaks off, is fetched before the entry goes without.
+"""
 
 LEAST = 64 << 10
 """Bytes that an answer which was cut must have brought, for its rest to be asked for at once."""
@@ -68,7 +69,7 @@ class Bodies:
         return evolve(entry, body=body)
 
     async def fetched(self, pubky: str, private: bool, entry: Entry) -> Entry:
-        """An entry with its body; or as it is, if that cannot be had. Raises what `IPeer.body` does but `BodyGone`."""
+        """An entry with its body; or as it is, if that cannot be had. Raises `PeerAway`, `PeerRefused`."""
         if not self.may_keep(self.underway.bytes + entry.length):
             return entry
         self.underway.begin(entry.length)
@@ -85,6 +86,9 @@ class Bodies:
                 whole = await self._fetch(pubky, private, entry)
             except (BodyGone, StorageFull):
                 return entry
+            except PeerBroken as error:
+                self.log.warn("{peer} gives no body of {pubky}: {error}", peer=self.peer.key, pubky=pubky, error=error)
+                return entry
             if whole is not None:
                 return whole
             self.tally.count(Counted.WRONG_BODY)
@@ -92,7 +96,10 @@ class Bodies:
         return entry
 
     async def _fetch(self, pubky: str, private: bool, entry: Entry) -> Entry | None:
-        """Fetch a body into memory or a blob; None if it is another one. Raises `BodyGone`, `StorageFull`."""
+        """Fetch a body into memory or a blob; None if it is another one.
+
+        Raises `BodyGone`, `StorageFull`, and as `_pieces`.
+        """
         pieces = self._pieces(pubky, private, entry)
         try:
             return await self.keep(entry, pieces)
@@ -126,23 +133,31 @@ class Bodies:
             raise
 
     async def _pieces(self, pubky: str, private: bool, entry: Entry) -> AsyncGenerator[bytes, None]:
-        """The pieces of a body. If it is cut the rest is asked for, as long as each answer brings it forward."""
-        size = begun = 0
-        while True:
-            pieces = await self.peer.body(pubky, private, entry.path, entry.content_hash, size)
-            begun = size
+        """The pieces of a body. If it is cut the rest is asked for, as long as each answer brings it forward.
+
+        Raises `PeerBroken` if it is cut at one place again and again, though the peer answers otherwise: that is the
+        body's fault (a disk has lost its end), and nothing else shall wait for it.
+        """
+        size = stalls = 0
+        while stalls < TRIES:
+            begun, pieces = size, None
             try:
+                pieces = await self.peer.body(pubky, private, entry.path, entry.content_hash, size)
                 async for piece in pieces:
                     size += len(piece)
                     yield piece
                 return
             except PeerAway:
                 if size - begun < LEAST:
-                    raise
+                    await self.peer.greet()  # if it says nothing at all it is away: that is what is raised then
+                    stalls += 1
+                else:
+                    stalls = 0
                 self.log.debug("A body of {pubky} was cut after {size} bytes: the rest is next", pubky=pubky, size=size)
             finally:
                 if isinstance(pieces, AsyncGenerator):
                     await pieces.aclose()  # nobody reads on: its connection ends
+        raise PeerBroken(f"it breaks off after {size} bytes again and again")
 
     async def leave(self, entries: Sequence[Entry | None]) -> None:
         """Remove blobs that nothing came to refer to."""

@@ -31,6 +31,7 @@ from pubky_homeserver.core.errors import (
     DigestMismatch,
     LogForked,
     NotFound,
+    PeerAway,
     PeerBroken,
     PeerRefused,
     StorageFull,
@@ -400,11 +401,16 @@ class Retelling:
             except StorageFull:
                 await give_up(pieces)
                 return entry
+            except PeerAway:
+                await self.source.features()  # if it does not answer either, it is not this file's fault
+                whole = None
             finally:
                 await pieces.aclose()
             if whole is not None:
                 return whole
-            self.follower.tally.count(Counted.WRONG_BODY)  # it was replaced while it was read, or is rotten there
+            self.follower.tally.count(
+                Counted.WRONG_BODY
+            )  # it was replaced while it was read, or is rotten or cut there
         return entry
 
     async def _state(self, pubky: str) -> CopiedLog:
