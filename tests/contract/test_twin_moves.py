@@ -249,7 +249,7 @@ class Twin:
                 [await store.logs.logged(pubky, private, 0, 100) for private in (False, True)],
                 [await store.entry(pubky, path) for path in PATHS],
                 [await store.session(session(pubky, number).id) for number in (1, 2)],
-                [await store.moves.is_admitted(pubky), await store.moves.announcing(10), await store.totals()],
+                [await store.moves.is_admitted(pubky), await store.moves.announcing("", 10), await store.totals()],
                 [await store.packets.packet(pubky), await store.signup_token(TOKEN)],
                 [await store.copies.missing(pubky, "", 100), await store.shelf.shelf(pubky, "", 100)],
                 [await store.account_events(pubky, None, 100, reverse, True, True) for reverse in (False, True)],

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from pubky_homeserver.core.errors import PeerAway
 from pubky_homeserver.core.peers import Greeting
 from pubky_homeserver.core.records import Entry
-from pubky_homeserver.peers.bodies import LEAST, TRIES, Bodies
+from pubky_homeserver.peers.bodies import LEAST, MOST, TRIES, Bodies, Wrong
 from pubky_homeserver.testing import MemoryBlobs
 from tests.peers.peering import hash_of
 
@@ -51,10 +51,11 @@ class Cutting:
 
 def fetching(peer: Cutting) -> tuple[Bodies, MemoryBlobs, Entry]:
     """Who fetches, into what, and for which entry."""
-    blobs = MemoryBlobs(Clock())
+    clock = Clock()
+    blobs = MemoryBlobs(clock)
     source: Any = peer
     entry = Entry("/pub/a", hash_of(BODY), len(BODY), "text/plain", 1)
-    return Bodies(source, blobs, 4096, lambda _length: True), blobs, entry
+    return Bodies(source, blobs, 4096, lambda _length: True, clock=clock), blobs, entry
 
 
 @pytest_twisted.ensureDeferred
@@ -92,3 +93,21 @@ async def test_a_peer_that_is_away() -> None:
         await bodies.fetched("u", False, entry)
     assert (peer.starts, peer.greeted) == ([0], 1)
     assert await blobs.older_than(-1, "", 10) == []
+
+
+def test_wrong_bodies_rest() -> None:
+    """Longer each time, up to some hours; what is right is forgotten, and of many the oldest."""
+    clock = Clock()
+    wrong, one = Wrong(clock), ("u", "/pub/a", b"h", 1)
+    assert not wrong.rests(one)
+    for delay in (60, 120, 240, 480, 960, 1920, 3840, 7680, 15_360, 21_600, 21_600):
+        wrong.add(one)
+        clock.advance(delay - 1)
+        assert wrong.rests(one)
+        clock.advance(1)
+        assert not wrong.rests(one)
+    wrong.forget(one)
+    assert one not in wrong
+    for number in range(MOST + 1):
+        wrong.add(("u", "/pub/a", b"h", number))
+    assert [("u", "/pub/a", b"h", number) in wrong for number in (0, 1, MOST)] == [False, True, True]

@@ -45,7 +45,7 @@ class Rewound(World):
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         self.sender = SimulatedPeer(MIRROR, self.copy, self.copy_blobs, self.clock, Weather(self.random))
-        bodies = Bodies(self.sender, self.primary_blobs, INLINE, lambda _length: True)
+        bodies = Bodies(self.sender, self.primary_blobs, INLINE, lambda _length: True, clock=self.clock)
         self.peer.takes = LateWrites(bodies, self.primary.logs, self.primary, self.primary.shelf, self.clock)
         storage = Storage(self.primary, self.primary.locks, self.primary_blobs, self.clock, None, INLINE)
         self.conflicts = Conflicts(self.primary.shelf, storage, self.primary.grants)

@@ -125,3 +125,32 @@ async def test_the_log_goes_on_after_a_body_that_breaks_off(length: int) -> None
     assert {str(one.value) for one in world.wires.faults} == {"The body is shorter than announced."}
     world.wires.faults.clear()
     await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_that_is_wrong_for_good() -> None:
+    """It is asked for ever more seldom, however much else is written; written once more it is here at once."""
+    world, user = await begin("a", "b")
+    a, b = world.nodes["a"], world.nodes["b"]
+    body = b"x" * 3000
+    world.wires.cut_off("a", "b")
+    assert await world.put(user, "/pub/bad", body)
+    entry = await a.store.entry(user.pubky, "/pub/bad")
+    assert entry is not None
+    assert entry.blob is not None
+    a.blobs.spoil(entry.blob, body[:-1] + b"?")
+    world.wires.calm()
+    before = fetched(world)
+    world.pass_time(3000)  # until its own homeserver looks
+    first = fetched(world)
+    assert 3 < first - before < 12
+    for number in range(100):
+        assert await world.put(user, "/pub/small", b"%d" % number)
+        world.pass_time(1)
+    assert fetched(world) - first <= 1
+    assert (await copy_of(world, "b", user)).missing == 1
+    world.pass_time(1)
+    assert await world.put(user, "/pub/bad", body)
+    world.pass_time(1)
+    await check_copy(a, b, user.pubky)
+    await end(world)

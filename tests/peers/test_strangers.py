@@ -285,7 +285,7 @@ async def moved(world: World, months: int = 0) -> After:
     await copies.load()
     official = world.retelling.source
     stranger = Stranger(official)
-    bodies = Bodies(stranger, world.blobs, INLINE, lambda _length: True)
+    bodies = Bodies(stranger, world.blobs, INLINE, lambda _length: True, clock=world.clock)
     unused: Any = None
     neighbour = Neighbour(official.peer, stranger, world.retelling, bodies, lambda _length: True, unused, None)
     store = world.store

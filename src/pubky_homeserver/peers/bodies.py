@@ -1,11 +1,12 @@
 """Bodies fetched from a peer: into memory or a file, and never one with another hash than it was named."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import ClassVar
 
 from attrs import define, evolve, field, frozen
 from blake3 import blake3
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pubky_homeserver.core.errors import BodyGone, PeerAway, PeerBroken, StorageFull
@@ -19,6 +20,46 @@ TRIES = 3
 
 LEAST = 64 << 10
 """Bytes that an answer which was cut must have brought, for its rest to be asked for at once."""
+
+FIRST_DELAY = 60.0
+"""Seconds until a body is asked for again that was wrong however often it was; doubled each time that it still is."""
+
+LONGEST_DELAY = 6 * 3600.0
+
+MOST = 10_000
+"""Wrong bodies that are remembered: of a peer that has more, the oldest are asked for again sooner."""
+
+Wanted = tuple[str, str, bytes, int]
+"""A body: account, path, hash, and when it was written, for the user may write the same once more."""
+
+
+@define(eq=False)
+class Wrong:
+    """Bodies that were wrong whenever they were asked for: each is left alone for longer and longer."""
+
+    clock: IReactorTime
+    _known: "OrderedDict[Wanted, tuple[int, float]]" = field(factory=OrderedDict, init=False)
+    # Body → how often in a row, and until when it is left alone (seconds).
+
+    def __contains__(self, one: Wanted) -> bool:
+        return one in self._known
+
+    def rests(self, one: Wanted) -> bool:
+        """Whether a body is left alone for now."""
+        _, until = self._known.get(one, (0, 0.0))
+        return until > self.clock.seconds()
+
+    def add(self, one: Wanted) -> None:
+        """A body was wrong again."""
+        times, _ = self._known.pop(one, (0, 0.0))
+        delay = min(FIRST_DELAY * 2.0 ** min(times, 20), LONGEST_DELAY)
+        self._known[one] = times + 1, self.clock.seconds() + delay
+        if len(self._known) > MOST:
+            self._known.popitem(last=False)
+
+    def forget(self, one: Wanted) -> None:
+        """A body is here."""
+        self._known.pop(one, None)
 
 
 @define(eq=False)
@@ -55,7 +96,13 @@ class Bodies:
     may_keep: Callable[[int], bool]
     tally: Tally = field(factory=Tally)
     underway: Underway = field(factory=Underway)
+    clock: IReactorTime = field(kw_only=True)
+    wrong: Wrong = field(kw_only=True)
     log: ClassVar[Logger] = Logger()
+
+    @wrong.default
+    def _make_wrong(self) -> Wrong:
+        return Wrong(self.clock)
 
     async def given(self, pubky: str, private: bool, entry: Entry, body: bytes | None) -> Entry:
         """An entry with the body that came with it, if that is right and small; else as `fetched`."""
@@ -70,7 +117,7 @@ class Bodies:
 
     async def fetched(self, pubky: str, private: bool, entry: Entry) -> Entry:
         """An entry with its body; or as it is, if that cannot be had. Raises `PeerAway`, `PeerRefused`."""
-        if not self.may_keep(self.underway.bytes + entry.length):
+        if self.wrong.rests(_wanted(pubky, entry)) or not self.may_keep(self.underway.bytes + entry.length):
             return entry
         self.underway.begin(entry.length)
         whole = entry
@@ -81,18 +128,21 @@ class Bodies:
             self.underway.end(pubky, entry.length, whole is not entry)
 
     async def _fetched(self, pubky: str, private: bool, entry: Entry) -> Entry:
-        for _ in range(TRIES):
+        wanted = _wanted(pubky, entry)
+        for _ in range(1 if wanted in self.wrong else TRIES):
             try:
                 whole = await self._fetch(pubky, private, entry)
             except (BodyGone, StorageFull):
                 return entry
             except PeerBroken as error:
                 self.log.warn("{peer} gives no body of {pubky}: {error}", peer=self.peer.key, pubky=pubky, error=error)
-                return entry
+                break
             if whole is not None:
+                self.wrong.forget(wanted)
                 return whole
             self.tally.count(Counted.WRONG_BODY)
             self.log.warn("{peer} sent another body of {pubky} than it named", peer=self.peer.key, pubky=pubky)
+        self.wrong.add(wanted)
         return entry
 
     async def _fetch(self, pubky: str, private: bool, entry: Entry) -> Entry | None:
@@ -164,3 +214,7 @@ class Bodies:
         blobs = [entry.blob for entry in entries if entry is not None and entry.blob is not None]
         if blobs:
             await self.blobs.remove(blobs)
+
+
+def _wanted(pubky: str, entry: Entry) -> Wanted:
+    return pubky, entry.path, entry.content_hash, entry.modified

@@ -83,7 +83,8 @@ class Follower:
 
     @bodies.default
     def _make_bodies(self) -> Bodies:
-        return Bodies(self.peer, self.blobs, self.inline_limit, self.may_keep, self.tally, self.underway)
+        facts = self.peer, self.blobs, self.inline_limit, self.may_keep, self.tally, self.underway
+        return Bodies(*facts, clock=self.clock)
 
     async def catch_up(self, pubky: str, private: bool) -> None:
         """Be where the primary stands, and know it.

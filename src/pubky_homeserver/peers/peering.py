@@ -283,7 +283,7 @@ class Peering(Service):
         """What looks whether bodies are right, and fetches them; and late writes, from official homeservers."""
         blobs, inline, tally = self.storage.blobs, self.storage.inline_limit, self.tally
         bodies = {
-            key: Bodies(neighbour.source, blobs, inline, lambda _length: True, tally)
+            key: Bodies(neighbour.source, blobs, inline, lambda _length: True, tally, clock=self.clock)
             for key, neighbour in self.neighbours.items()
         }
         healer = Healer(self.copies, self.integrity, self.neighbours, bodies, tally, self.clock)
