@@ -2,16 +2,19 @@
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_twisted
 from attrs import define
 from twisted.internet.task import Clock
 
 from pkarr.builder import Builder
+from pkarr.interfaces import NotMostRecent
 from pkarr.keys import Keypair
 from pkarr.packet import SignedPacket
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.packets import Packets
 from pubky_homeserver.peers.reminding import FIRST, INTERVAL, SILENT, Reminder
+from pubky_homeserver.peers.tally import Counted
 from pubky_homeserver.store.memory import MemoryStore
 from tests.pkarr.networks import Simulated
 
@@ -114,4 +117,43 @@ async def test_a_network_that_is_away(stage: Stage) -> None:
     stage.network.is_away = False
     assert stage.published() == []
     stage.pass_time(INTERVAL)
+    assert stage.published() == [10]
+
+
+@define(eq=False)
+class Crossed(Simulated):
+    """A network in which something else is there after a record was published."""
+
+    instead: SignedPacket | None = None
+    is_newest: bool = False
+    """Whether it says so when it is given an older one."""
+
+    async def publish(self, packet: SignedPacket, replaces: int | None = None) -> int:
+        """See `INetwork`."""
+        if self.instead is None:
+            return 20
+        self.packets[packet.public_key.raw] = self.instead
+        if self.is_newest:
+            raise NotMostRecent("a newer one is here")
+        return 20
+
+
+@pytest.mark.parametrize("is_newest", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_what_was_published_is_read_back(stage: Stage, is_newest: bool) -> None:
+    """What crossed it is learned."""
+    stage.reminder.network = Crossed(stage.clock, instead=record(12), is_newest=is_newest)
+    stage.pass_time(FIRST + 10)
+    assert await stage.packets.of(USER.public_key.z32) == record(12)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_nobody_keeps_is_not_published(stage: Stage) -> None:
+    """A record that is not there afterwards does not count, and is published again in the next round."""
+    stage.reminder.network = Crossed(stage.clock)
+    stage.pass_time(FIRST + 10)
+    assert stage.reminder.tally.of(Counted.REMINDED) == 0
+    stage.reminder.network = stage.network
+    stage.pass_time(INTERVAL)
+    assert stage.reminder.tally.of(Counted.REMINDED) == 1
     assert stage.published() == [10]

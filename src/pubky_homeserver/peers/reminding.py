@@ -5,6 +5,7 @@ done here only where the network has forgotten the record, or has an older one; 
 for hours, for then its users need their records most.
 """
 
+from contextlib import suppress
 from typing import ClassVar
 
 from attrs import define, field
@@ -15,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pkarr.interfaces import INetwork, NetworkError, Policy
+from pkarr.interfaces import INetwork, NetworkError, NotMostRecent, Policy, Unavailable
 from pkarr.packet import SignedPacket
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.errors import Refused
@@ -81,7 +82,7 @@ class Reminder(Service):
             if found is not None and found.more_recent_than(packet):
                 await self.packets.learn(found)
             elif found is None or packet.more_recent_than(found) or self._is_silent(packet):
-                await self.network.publish(packet)
+                await self._publish(packet)
                 self.tally.count(Counted.REMINDED)
         except (NetworkError, Refused) as error:
             self.tally.count(Counted.NOT_REMINDED)
@@ -90,6 +91,19 @@ class Reminder(Service):
             raise
         except Exception:  # a fault with one record must not end the rounds
             self.log.failure("The network is not reminded of {key}", key=key)
+
+    async def _publish(self, packet: SignedPacket) -> None:
+        """Publish a record, and read back what is there then: a newer one may have come, or nobody kept it.
+
+        Raises `NetworkError` if it is not there, and `Refused`.
+        """
+        with suppress(NotMostRecent):
+            await self.network.publish(packet)
+        found = await self.network.resolve(packet.public_key, Policy.NETWORK_ONLY)
+        if found is None or packet.more_recent_than(found):
+            raise Unavailable("nobody has it after it was published")
+        if found.more_recent_than(packet):
+            await self.packets.learn(found)
 
     def _is_silent(self, packet: SignedPacket) -> bool:
         """Whether the homeserver whose business it is has said nothing for long; we hear those that we follow."""
