@@ -7,7 +7,7 @@ from pkarr.builder import Builder
 from pkarr.keys import Keypair
 from pubky_homeserver.core.records import Account
 from pubky_homeserver.packets import Packets
-from pubky_homeserver.peers.watching import AGAIN, HANDFUL, Watch
+from pubky_homeserver.peers.watching import AGAIN, BEFORE, HANDFUL, Watch
 from pubky_homeserver.store.memory import MemoryStore
 from tests.contract.store import entry
 from tests.pkarr.networks import Simulated
@@ -24,7 +24,7 @@ async def test_who_is_looked_up() -> None:
     store, network = MemoryStore(clock), Simulated(clock)
     for user in USERS:
         await store.sign_up(Account(user.public_key.z32, 1), None, None, False)
-    watch = Watch(store, Packets(store.packets, US, frozenset([THEM])), network, clock)
+    watch = Watch(store, store.logs, Packets(store.packets, US, frozenset([THEM])), network, clock)
     watch.startService()
     clock.advance(1)
     assert network.resolved == 0
@@ -51,7 +51,7 @@ async def test_who_moved_is_shut_out() -> None:
     store, network = MemoryStore(clock), Simulated(clock)
     user = USERS[0]
     await store.sign_up(Account(user.public_key.z32, 1), None, None, False)
-    watch = Watch(store, Packets(store.packets, US, frozenset([THEM])), network, clock)
+    watch = Watch(store, store.logs, Packets(store.packets, US, frozenset([THEM])), network, clock)
     watch.startService()
     clock.advance(1)
     network.is_away = True
@@ -65,3 +65,33 @@ async def test_who_moved_is_shut_out() -> None:
     assert copy is not None
     assert copy.primary == THEM
     await watch.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_wrote_before_the_start() -> None:
+    """They are looked up too, who wrote last first; but first those who write now, and nobody who wrote long ago."""
+    clock = Clock()
+    clock.advance(1_795_387_747)
+    store, network = MemoryStore(clock), Simulated(clock)
+    pubkys = [user.public_key.z32 for user in USERS]
+    for pubky in pubkys:
+        await store.sign_up(Account(pubky, 1), None, None, False)
+    await store.put(pubkys[0], entry("/pub/a"), None, True)
+    clock.advance(BEFORE)
+    for pubky in pubkys[1:14]:
+        clock.advance(1)
+        await store.put(pubky, entry("/priv/a"), None, True)
+    watch = Watch(store, store.logs, Packets(store.packets, US, frozenset([THEM])), network, clock)
+    watch.startService()
+    clock.advance(1)
+    assert network.resolved == HANDFUL
+    assert set(watch._looked) == set(pubkys[9:14])
+    for pubky in pubkys[14:]:
+        await store.put(pubky, entry("/pub/a"), None, True)
+    clock.advance(1)
+    assert set(watch._looked) == set(pubkys[9:19])
+    clock.pump([1.0] * 20)
+    assert set(watch._looked) == set(pubkys[1:])
+    assert network.resolved == len(USERS) - 1
+    await watch.stopService()
+    assert not clock.getDelayedCalls()

@@ -203,7 +203,7 @@ class Peering(Service):
 
     @watch.default
     def _make_watch(self) -> Watch:
-        return Watch(self.storage.entries, self.packets, self.network, self.clock)
+        return Watch(self.storage.entries, self.logs, self.packets, self.network, self.clock)
 
     @news.default
     def _make_news(self) -> News:

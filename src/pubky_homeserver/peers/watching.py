@@ -3,9 +3,13 @@
 A user who moves tells no homeserver, but publishes a record. The peers that keep copies pass it on; for all others it
 must be looked for, and most of all for those who write: every write that the old homeserver takes after the move is one
 that the new one lacks. So whoever wrote since the last look is looked up, a few in a second.
+
+What was looked up before it began a process does not know. So it looks up, where it has hands free, all who wrote in
+the hours before, who wrote last first.
 """
 
 from collections import OrderedDict
+from heapq import heappop, heappush
 from typing import ClassVar
 
 from attrs import define, field
@@ -18,7 +22,7 @@ from twisted.logger import Logger
 from pkarr.interfaces import INetwork, NetworkError, Policy
 from pkarr.keys import PublicKey
 from pubky_homeserver.core.errors import Refused
-from pubky_homeserver.interfaces import IEntryStore
+from pubky_homeserver.interfaces import IEntryStore, ILogStore
 from pubky_homeserver.packets import Packets
 
 EACH = 1.0
@@ -36,6 +40,12 @@ AGAIN = 10.0
 PAGE = 500
 """Events read at a time."""
 
+BEFORE = 14_400.0
+"""Seconds before the start: who wrote earlier was looked up since, when their record was published again."""
+
+ACCOUNTS = 250
+"""Accounts that are read at a time, for when they were written last."""
+
 SCANNED = 100
 """Accounts that wait, and are looked at for whether it is their turn, at a time."""
 
@@ -48,6 +58,7 @@ class Watch(Service):
     """Looks up those who write, from its start on."""
 
     entries: IEntryStore
+    logs: ILogStore
     packets: Packets
     network: INetwork
     clock: IReactorTime
@@ -58,6 +69,12 @@ class Watch(Service):
     _working: set[Deferred[None]] = field(factory=set, init=False)
     _last: int | None = field(default=None, init=False)
     # The newest event that was seen; None before the first.
+    _earlier: list[tuple[int, str]] = field(factory=list, init=False)
+    # Accounts that were written before the start, as a heap: their last event, negative, and who.
+    _place: int | None = field(default=0, init=False)
+    # How far those were looked for; None if that is done.
+    _since: float = field(default=0.0, init=False)
+    # When to be among them they must have been written (seconds).
     _loop: LoopingCall = field(init=False)
     log: ClassVar[Logger] = Logger()
 
@@ -70,6 +87,7 @@ class Watch(Service):
     def startService(self) -> None:
         """Begin."""
         super().startService()
+        self._since = self.clock.seconds() - BEFORE
         self._loop.start(EACH, now=False)
 
     def stopService(self) -> Deferred[None]:
@@ -109,6 +127,7 @@ class Watch(Service):
     async def _tick(self) -> None:
         try:
             await self._read()
+            await self._read_earlier()
         except Refused as error:
             self.log.debug("What was written cannot be read: {reason}", reason=str(error))
         except Exception:  # the loop would end for good
@@ -121,6 +140,11 @@ class Watch(Service):
                 continue
             hands -= 1
             self.look_soon(pubky)
+        while hands and self._earlier:
+            _, pubky = heappop(self._earlier)
+            if pubky not in self._looked and pubky not in self._due:
+                hands -= 1
+                self.look_soon(pubky)
 
     async def _read(self) -> None:
         """See who wrote."""
@@ -133,6 +157,16 @@ class Watch(Service):
         for event in events:
             if len(self._due) < MOST:
                 self._due[event.pubky] = None
+
+    async def _read_earlier(self) -> None:
+        """See who wrote before we began: one page of the accounts."""
+        if self._place is None:
+            return
+        page, self._place = await self.logs.standings(self._place, ACCOUNTS)
+        for pubky, *logs in page:
+            last = max(log.position.event_id for log in logs)
+            if last / 1_000_000 > self._since and len(self._earlier) < MOST:
+                heappush(self._earlier, (-last, pubky))
 
     def _finish(self, _result: object, working: Deferred[None]) -> None:
         self._working.discard(working)
