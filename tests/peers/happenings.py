@@ -12,7 +12,7 @@ from pkarr.keys import Keypair
 from pubky_homeserver.core.errors import Refused
 from tests.peers.backups import back_up
 from tests.peers.bad import BAD
-from tests.peers.clients import Asked, ask, session_of
+from tests.peers.clients import Asked, ask, last_writes, session_of
 from tests.peers.dumps import dump, words
 from tests.peers.fuses import Fuse
 from tests.peers.rest import come_to_rest
@@ -314,7 +314,8 @@ class History:
         for _ in range(8):
             self.world.pass_time(0.3)
             self.trial.observe()
-            path = self.random.choice(["/pub/", *self.trial.written(user.pubky)])
+            written = sorted(path for path in last_writes(self.trial.asked, user.pubky) if path.startswith("/pub/"))
+            path = self.random.choice(["/pub/", *written])
             await self._ask(name, "GET", user, path)
             self.trial.observe()
 

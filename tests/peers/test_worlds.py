@@ -12,6 +12,8 @@ from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.core.shelf import Reason, Shelved
 from pubky_homeserver.peers.following import AT_ONCE, Follower
+from pubky_homeserver.peers.peering import EPOCH
+from tests.peers.backups import back_up
 from tests.peers.judge import check_copy, entries
 from tests.peers.worlds import User, World, mutual, run
 
@@ -113,3 +115,27 @@ async def test_a_peer_that_is_back() -> None:
     assert not mirror.failure
     for name in world.nodes:
         await world.kill(name)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_copy_whose_store_lost_it() -> None:
+    """A homeserver whose store went back under it, as by a failover, has its copies whole again without a hint."""
+    for is_blank in (True, False):
+        world = World(Random(1), mutual("a", "b"))
+        user = User(Keypair(b"\x01" * 32))
+        await world.sign_up(user, "a")
+        backup = back_up(world.nodes["b"].store)
+        for name in world.nodes:
+            await world.start(name)
+        assert await world.put(user, "/pub/a", b"one")
+        world.pass_time(5)
+        if not is_blank:
+            backup = back_up(world.nodes["b"].store)
+        assert await world.put(user, "/pub/b", b"two")
+        world.pass_time(5)
+        world.rewind("b", backup)
+        world.pass_time(EPOCH + 5)
+        await check_copy(world.nodes["a"], world.nodes["b"], user.pubky)
+        for name in world.nodes:
+            await world.kill(name)
+        assert not world.clock.getDelayedCalls()

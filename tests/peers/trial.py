@@ -398,10 +398,6 @@ class Trial:
 
     # --- at rest ------------------------------------------------------------------------------------------------------
 
-    def written(self, pubky: str) -> list[str]:
-        """Public paths that were written."""
-        return sorted(path for path in last_writes(self.asked, pubky) if path.startswith("/pub/"))
-
     def check_rest(self) -> None:
         """All that holds once everybody has come to rest."""
         Verdict(self.world, self.asked, self.excused, self.looked).check()
