@@ -19,6 +19,7 @@ from pubky_homeserver.core.copies import Logged, Position
 from pubky_homeserver.core.errors import LogForked, PeerAway, PeerBroken, PeerError, PeerRefused
 from pubky_homeserver.core.peers import ALL, Peer
 from pubky_homeserver.interfaces import IPeer
+from pubky_homeserver.peers.answers import LEAST
 from pubky_homeserver.peers.asking import PATIENCE, STALL
 from pubky_homeserver.peers.client import PeerClient
 from pubky_homeserver.peers.gathering import SOON
@@ -226,6 +227,37 @@ async def test_a_peer_that_stops_in_the_middle(name: str, faulty: Faulty) -> Non
         faulty.clock.advance(STALL / 4)
     assert isinstance(await asking, PeerAway)
     assert not faulty.clock.getDelayedCalls()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_that_drips(faulty: Faulty) -> None:
+    """A byte now and then is as good as none; who is slow but goes on is waited for."""
+    wanted = Deferred[int]()
+
+    async def drip(request: Request) -> None:
+        nonlocal wanted
+        request.ends_with_input = True
+        request.stream(1 << 20)
+        while True:
+            length, wanted = await wanted, Deferred()
+            await request.write(bytes(length))
+
+    faulty.answer = drip
+    pieces = await faulty.client.body(USER, False, "/pub/a", bytes(32))
+    for length in (LEAST, LEAST, 1):
+        reading = Deferred.fromCoroutine(_some(pieces, length))
+        wanted.callback(length)
+        await reading
+        faulty.clock.advance(STALL * 0.7)
+    with pytest.raises(PeerAway, match="next to nothing"):
+        await content(pieces)
+    assert not faulty.clock.getDelayedCalls()
+
+
+async def _some(pieces: AsyncIterator[bytes], length: int) -> None:
+    """Read so many bytes."""
+    while length > 0:
+        length -= len(await anext(pieces))
 
 
 @pytest_twisted.ensureDeferred

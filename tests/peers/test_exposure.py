@@ -1,9 +1,11 @@
 """What would be lost if a machine died: what its peers do not have of its accounts."""
 
 import pytest_twisted
+from twisted.internet.task import deferLater
 
 from pkarr.keys import Keypair
-from pubky_homeserver.peers.exposure import Loss
+from pubky_homeserver.peers.exposure import PATIENCE, Loss
+from pubky_homeserver.web.request import Request
 from tests.peers.test_moving import begin, end, wait
 from tests.peers.worlds import User, World
 
@@ -56,4 +58,24 @@ async def test_accounts_that_nobody_mirrors() -> None:
     await world.start("b")
     world.pass_time(60)
     assert lost(world, "a") == Loss(accounts=2, private=1)
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_without_an_end() -> None:
+    """Who always has one more page is silent to us, and holds up no answer for long."""
+    world, _ = await begin("a", "b", "c", private=True)
+    site = world.wires.sites["b"]
+
+    async def answer(request: Request) -> None:
+        if not request.path.endswith(b"/copies"):
+            await site(request)
+            return
+        await deferLater(world.clock, 10)
+        request.finish_with(b'{"copies": [], "next": "again"}')
+
+    world.wires.sites["b"] = answer
+    peering = world.nodes["a"].peering
+    assert peering is not None
+    assert Loss(**wait(world, peering.overview.exposure(), PATIENCE + 5)) == Loss(accounts=1, silent=["b"])
     await end(world)

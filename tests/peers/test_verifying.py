@@ -1,19 +1,27 @@
 """What rots here is found and fetched again: at a copy from its primary, at a primary from its copies."""
 
+import json
+from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
 import pytest_twisted
 from attrs import evolve
+from twisted.internet.task import deferLater
 
+from pkarr.keys import Keypair
 from pubky_homeserver.core.errors import InvalidRequest, NotFound, NotHereYet
 from pubky_homeserver.core.records import Entry
 from pubky_homeserver.core.verification import Verification
+from pubky_homeserver.peers.healing import LOOK as HEAL
 from pubky_homeserver.peers.healing import SOON
 from pubky_homeserver.peers.tally import Counted
 from pubky_homeserver.peers.verifying import LOOK
 from pubky_homeserver.store.files import Blobs, mark_of
+from pubky_homeserver.web.request import ClientGone, Request
 from tests.peers.judge import check_copy, check_nothing_lost
 from tests.peers.peering import hash_of
 from tests.peers.test_moving import begin, claim, end, wait
@@ -312,4 +320,73 @@ async def test_a_peer_that_is_left_alone() -> None:
     await check_copy(a, b, user.pubky)
     with pytest.raises(InvalidRequest):
         await b.peering.overview.pause("nobody", True)
+    await end(world)
+
+
+def dripping(world: World, name: str, what: bytes) -> None:
+    """A node answers some requests with a byte now and then, from now on."""
+    site = world.wires.sites[name]
+
+    async def answer(request: Request) -> None:
+        if not request.path.endswith(what):
+            await site(request)
+            return
+        request.stream(3000)
+        with suppress(ClientGone):
+            for _ in range(3000):
+                await request.write(b" ")
+                await deferLater(world.clock, 25)
+
+    world.wires.sites[name] = answer
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_mirror_that_drips() -> None:
+    """Who gives a byte now and then is not waited for: what another mirror has is here soon, of all accounts."""
+    world, user = await with_files("a", "b", "c")
+    other = User(Keypair(b"\x02" * 32))
+    await world.sign_up(other, "a")
+    assert await world.put(other, "/pub/one", LARGE)
+    world.pass_time(60)
+    a = world.nodes["a"]
+    dripping(world, "b", b"/body")
+    for one in (user, other):
+        entry = await a.store.entry(one.pubky, "/pub/one")
+        assert entry is not None
+        assert await a.store.integrity.lose(one.pubky, entry)
+    world.pass_time(HEAL + 200)
+    for one in (user, other):
+        healed = await a.store.entry(one.pubky, "/pub/one")
+        assert healed is not None
+        assert healed.blob is not None
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_primary_whose_list_has_no_end() -> None:
+    """The verification of one copy whose primary tells names without end holds up no other one for long."""
+    world, user = await with_files("a", "b", "c")
+    others = [User(Keypair(bytes([number]) * 32)) for number in (2, 3)]
+    for other, home in zip(others, ("a", "c"), strict=True):
+        await world.sign_up(other, home)
+        assert await world.put(other, "/pub/one", LARGE)
+    world.pass_time(60)
+    site, numbers = world.wires.sites["a"], count(1)
+
+    async def answer(request: Request) -> None:
+        if not request.path.endswith(b"/entries"):
+            await site(request)
+            return
+        await deferLater(world.clock, 10)
+        named = {"path": f"/pub/{next(numbers):012}", "hash": b64encode(bytes(32)).decode(), "length": 1}
+        log = {"log_id": "ab" * 16, "seq": 0, "id": 0, "digest": b64encode(bytes(16)).decode()}
+        standing = log | {"reigns": [["ab" * 16, 1]], "floor": 0, "used": 0}
+        page = {"standing": standing, "entries": [named | {"type": "text/plain", "modified": 5, "seq": 1}]}
+        request.finish_with(json.dumps(page).encode())
+
+    world.wires.sites["a"] = answer
+    found = await verify(world, "b", seconds=1200)
+    assert found.accounts == 3
+    assert {found.faults[one.pubky] for one in (user, others[0])} == {"not compared: its primary is too slow"}
+    assert others[1].pubky not in found.faults
     await end(world)

@@ -16,17 +16,22 @@ from pubky_homeserver.core.errors import PeerAway, PeerBroken
 HIGH_WATER = 256 << 10
 """Bytes that wait for the reader before the connection is paused."""
 
+LEAST = 16 << 10
+"""Bytes that must come within the patience, or the end: whoever sends one now and then would be waited for for ever."""
+
 
 class _Pieces(Protocol):
-    """Keeps the pieces of a body for a reader. The connection ends when nothing moves for some seconds."""
+    """Keeps the pieces of a body for a reader. The connection ends when next to nothing moves for some seconds."""
 
-    def __init__(self, clock: IReactorTime, patience: float, receive: Callable[[int], None]) -> None:
+    def __init__(self, clock: IReactorTime, patience: float, receive: Callable[[int], None], least: int) -> None:
         self.pieces: deque[bytes] = deque()
         self.reason: Failure | None = None
         """Why it ended; None before the end."""
         self.is_late = False
         self._clock = clock
         self._patience = patience
+        self._least = least
+        self._came = 0  # bytes since the timer began
         self._receive = receive
         self._timer: IDelayedCall = clock.callLater(patience, self._give_up)
         self._size = 0
@@ -36,7 +41,9 @@ class _Pieces(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if not self._timer.active():
             return  # nobody reads on
-        self._timer.reset(self._patience)
+        self._came += len(data)
+        if self._came >= self._least:
+            self._begin_again()
         self._receive(len(data))
         self.pieces.append(data)
         self._size += len(data)
@@ -54,8 +61,8 @@ class _Pieces(Protocol):
         """The next piece."""
         piece = self.pieces.popleft()
         self._size -= len(piece)
-        if self._timer.active():
-            self._timer.reset(self._patience)
+        if self._paused and self._timer.active():
+            self._begin_again()  # it would send more, but for us
         if self._paused and not self._size and self.transport is not None:
             self._paused = False
             self.transport.resumeProducing()  # type: ignore[attr-defined]  # a push producer besides
@@ -81,6 +88,10 @@ class _Pieces(Protocol):
         self.close()
         self._wake()
 
+    def _begin_again(self) -> None:
+        self._came = 0
+        self._timer.reset(self._patience)
+
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.called:
             self._waiting.callback(None)
@@ -91,14 +102,14 @@ class _Pieces(Protocol):
 
 
 def pieces_of(
-    response: IResponse, clock: IReactorTime, patience: float, receive: Callable[[int], None]
+    response: IResponse, clock: IReactorTime, patience: float, receive: Callable[[int], None], least: int = LEAST
 ) -> AsyncGenerator[bytes, None]:
     """The body of an answer. `receive` is told how many bytes come.
 
-    Raises `PeerAway` if it breaks off, or if nothing comes for `patience` seconds. Who does not read on for so long, or
-    never begins, has given it up.
+    Raises `PeerAway` if it breaks off, or if fewer than `least` bytes come within `patience` seconds. Who does not read
+    on for so long, or never begins, has given it up.
     """
-    body = _Pieces(clock, patience, receive)
+    body = _Pieces(clock, patience, receive, least)
     response.deliverBody(body)
     return _read(body)
 
@@ -109,7 +120,7 @@ async def _read(body: _Pieces) -> AsyncGenerator[bytes, None]:
             while body.pieces:
                 yield body.take()
             if body.is_late:
-                raise PeerAway("nothing came for a while")
+                raise PeerAway("next to nothing came for a while")
             if body.reason is not None:
                 break
             await body.wait()

@@ -17,7 +17,7 @@ PATIENCE = 20.0
 """Seconds until the head of an answer must be here: more than a homeserver's own patience with its store."""
 
 STALL = 30.0
-"""Seconds without one byte of a body."""
+"""Seconds in which next to nothing of a body comes."""
 
 MAX_TEXT = 200
 """Bytes of what a refusal says that are shown."""

@@ -172,7 +172,7 @@ class PeerClient:
         """See `IPeer`."""
         response = await self._ask("changes")
         await self._must_succeed(response)
-        pieces = pieces_of(response, self.clock, SILENCE, self.traffic.receive)
+        pieces = pieces_of(response, self.clock, SILENCE, self.traffic.receive, 1)
         try:
             async for name, data in _frames(pieces):
                 if name == b"epoch":

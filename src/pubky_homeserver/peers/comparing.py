@@ -123,6 +123,6 @@ class Comparing:
                 seen = within[-1] if within else seen
                 if len(within) < len(ours):
                     break
-            if not there:
-                return removed, total, back
+            if not there or not (ours or any(path > upto for path in gone)):
+                return removed, total, back  # what comes after our last file need not have an end
             after = upto

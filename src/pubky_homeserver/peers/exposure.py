@@ -7,7 +7,10 @@ own logs. That is true for the moment in which it was asked, and of a peer that 
 from collections.abc import Mapping
 
 from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
+from pkarr.asking import all_of
 from pubky_homeserver.copies import Copies
 from pubky_homeserver.core.copies import Held
 from pubky_homeserver.core.digests import EMPTY
@@ -19,6 +22,9 @@ from pubky_homeserver.peers.neighbours import Neighbour
 
 PAGE = 100
 """Accounts that are looked at in one step."""
+
+PATIENCE = 60.0
+"""Seconds that a peer has to say what copies it has."""
 
 SHOWN = 10
 """Accounts that are told by name."""
@@ -54,14 +60,15 @@ class Exposure:
     accounts: IAccountStore
     logs: ILogStore
     copies: Copies
+    clock: IReactorTime
 
     async def measure(self) -> Loss:
         """Ask all peers, and look at all accounts. Raises `StoreAway`."""
         loss = Loss()
         held: dict[str, list[Held]] = {}
-        for neighbour in self.neighbours.values():
-            if neighbour.peer.offer != NONE:
-                await self._ask(neighbour, held, loss)
+        asked = [neighbour for neighbour in self.neighbours.values() if neighbour.peer.offer != NONE]
+        answered = await all_of(self._is_told(neighbour, held) for neighbour in asked)
+        loss.silent += [one.peer.name for one, is_told in zip(asked, answered, strict=True) if not is_told]
         place: int | None = 0
         while place is not None:
             page, place = await self.accounts.accounts(place, PAGE)
@@ -70,7 +77,13 @@ class Exposure:
                     await self._weigh(pubky, held.get(pubky, []), loss)
         return loss
 
-    async def _ask(self, neighbour: Neighbour, held: dict[str, list[Held]], loss: Loss) -> None:
+    async def _is_told(self, neighbour: Neighbour, held: dict[str, list[Held]]) -> bool:
+        """Whether a peer says all, and in time."""
+        asking = Deferred.fromCoroutine(self._ask(neighbour, held))
+        return await asking.addTimeout(PATIENCE, self.clock, lambda _result, _seconds: False)
+
+    async def _ask(self, neighbour: Neighbour, held: dict[str, list[Held]]) -> bool:
+        """Note what copies a peer has; whether it says so."""
         after: str | None = ""
         found = 0
         try:
@@ -80,7 +93,8 @@ class Exposure:
                 for one in page:
                     held.setdefault(one.pubky, []).append(one)
         except PeerError:
-            loss.silent.append(neighbour.peer.name)
+            return False
+        return True
 
     async def _weigh(self, pubky: str, held: list[Held], loss: Loss) -> None:
         """Count what the best copy of an account lacks."""

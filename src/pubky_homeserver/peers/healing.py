@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from attrs import define, evolve, frozen
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -32,6 +33,15 @@ LOOK = 600.0
 
 SOON = 1.0
 """Seconds from a reason to look to the look: several reasons come together."""
+
+PATIENCE = 60.0
+"""Seconds that any peer has to give a body, besides those that it takes at `PACE`."""
+
+PACE = 32e3
+"""Bytes a second: who is slower is not asked again in the same round, for somebody else may have it too."""
+
+FILL = 600.0
+"""Seconds that a copy is waited for to be filled by its primary."""
 
 PAGE = 500
 """Accounts that are looked at in one step."""
@@ -69,19 +79,30 @@ class Healer:
     clock: IReactorTime
     log: ClassVar[Logger] = Logger()
 
-    async def heal(self, pubky: str) -> int:
+    async def heal(self, pubky: str, slow: set[str]) -> int:
         """Fetch what is missing of an account or a copy; how many bodies are still. As `ICopyStore.fill`.
 
-        A copy is filled from its primary first.
+        A copy is filled from its primary first. Peers that are `slow` are not waited for; who is found so is added.
         """
         copy = self.copies.of(pubky)
         filling = None if copy is None else self._filling(copy)
-        if filling is not None:
+        if copy is not None and filling is not None:
             filling.begin(pubky)
-            await filling.ended(pubky)
-        return await self._gather(pubky)
+            await self._wait_for(filling, copy, slow)
+            if filling.is_busy(pubky):
+                return copy.missing
+        return await self._gather(pubky, slow)
 
-    async def _gather(self, pubky: str) -> int:
+    async def _wait_for(self, filling: Filling, copy: Copy, slow: set[str]) -> None:
+        """Wait until a copy is filled, unless that takes long, or did for another one of the same primary."""
+
+        def give_up(_result: object, _seconds: float) -> None:
+            slow.add(copy.primary)
+
+        if copy.primary not in slow:
+            await filling.ended(copy.pubky).addTimeout(FILL, self.clock, give_up)
+
+    async def _gather(self, pubky: str, slow: set[str]) -> int:
         """Fetch what is missing from others than a copy's primary; how many bodies are still."""
         copy = self.copies.of(pubky)
         if copy is not None and not copy.missing:
@@ -90,7 +111,7 @@ class Healer:
         after, left = "", 0
         while page := await self.copies.store.missing(pubky, after, AT_ONCE):
             after = page[-1].path
-            left += (await all_of(self._fetch(pubky, copy, one, silent) for one in page)).count(False)
+            left += (await all_of(self._fetch(pubky, copy, one, silent, slow) for one in page)).count(False)
         if copy is not None:
             await self.copies.refresh(pubky)
             if (primary := self.neighbours.get(copy.primary)) is not None:
@@ -110,14 +131,19 @@ class Healer:
         filling.begin(copy.pubky)
         return False
 
-    async def _fetch(self, pubky: str, copy: Copy | None, entry: Entry, silent: set[str]) -> bool:
+    async def _fetch(self, pubky: str, copy: Copy | None, entry: Entry, silent: set[str], slow: set[str]) -> bool:
         """Fetch one body from whoever has it; whether it is here now. Who cannot be asked is asked no more."""
         private = is_private(entry.path)
         for key in self._who(pubky, copy, entry):
-            if key in silent:
+            if key in silent or key in slow:
                 continue
+            fetching = Deferred.fromCoroutine(self._bodies(key, copy).fetched(pubky, private, entry))
             try:
-                whole = await self._bodies(key, copy).fetched(pubky, private, entry)
+                whole = await fetching.addTimeout(PATIENCE + entry.length / PACE, self.clock)
+            except TimeoutError:
+                self.log.info("{key} is too slow to give a body of {pubky}", key=key, pubky=pubky)
+                slow.add(key)
+                continue
             except PeerError as error:
                 self.log.debug("{key} has no bodies of {pubky}: {reason}", key=key, pubky=pubky, reason=str(error))
                 silent.add(key)
@@ -150,18 +176,19 @@ class Healer:
 
         Copies that are filled from their primaries are left out.
         """
+        slow: set[str] = set()
         place: int | None = 0
         while place is not None:
             lacking, place = await self.integrity.lacking(place, PAGE)
             for pubky in lacking:
-                await self._heal(pubky)
+                await self._heal(pubky, slow)
         for copy in self.copies.all():
             if copy.missing and copy.public.is_whole and self._is_tried(copy):
-                await self._heal(copy.pubky)
+                await self._heal(copy.pubky, slow)
 
-    async def _heal(self, pubky: str) -> None:
+    async def _heal(self, pubky: str, slow: set[str]) -> None:
         try:
-            left = await self._gather(pubky)
+            left = await self._gather(pubky, slow)
         except PeerError as error:
             self.log.warn("Bodies of {pubky} stay missing: {reason}", pubky=pubky, reason=str(error))
             return

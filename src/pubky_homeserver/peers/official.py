@@ -105,7 +105,7 @@ class Official:
         """
         response = await self._ask("GET", "/events-stream", user=f"{pubky}:{after}", live="true")
         await self._must_succeed(response)
-        pieces = pieces_of(response, self.clock, SILENCE, self.traffic.receive)
+        pieces = pieces_of(response, self.clock, SILENCE, self.traffic.receive, 1)
         try:
             async for told in _events(pieces, pubky):
                 yield told

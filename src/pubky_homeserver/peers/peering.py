@@ -262,7 +262,7 @@ class Peering(Service):
         self.erasures.look = self.watch.look
         if self.role.works:
             self._make_services()
-        exposure = Exposure(self.neighbours, self.accounts, self.logs, self.copies)
+        exposure = Exposure(self.neighbours, self.accounts, self.logs, self.copies, self.clock)
         facts = self.neighbours, self._traffic, self.copies, self.orders, self.erasures
         self.overview = Overview(*facts, exposure, self.shelved, self.tally, self.chronicle)
 

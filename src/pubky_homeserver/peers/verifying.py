@@ -12,7 +12,7 @@ from typing import ClassVar
 from attrs import define, field
 from blake3 import blake3
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -37,6 +37,12 @@ LOOK = 3600.0
 
 PACE = 8e6
 """Bytes a second that are read without the operator's word: a disk of 500 GB takes 17 hours."""
+
+COMPARE = 600.0
+"""Seconds that the comparison of a copy's lists may take, besides those for its files."""
+
+COMPARE_FILE = 0.1
+"""Seconds for each file: an official homeserver is asked for each of them."""
 
 PAGE = 100
 """Files read in one step: with the largest small bodies, 400 kB."""
@@ -95,9 +101,9 @@ class Verifier(Service):
         """What the operator asked for, to its end."""
         try:
             pubkys = [one.pubky] if one.pubky is not None else [found async for found in self._all()]
-            one.of = len(pubkys)
+            one.of, slow = len(pubkys), set[str]()
             for pubky in pubkys:
-                await self._verify(pubky, one, None)
+                await self._verify(pubky, one, None, slow)
         except CancelledError:
             raise
         except Refused as refusal:
@@ -110,11 +116,11 @@ class Verifier(Service):
 
     async def go_round(self) -> None:
         """Verify what is due, slowly. Raises `StoreAway`, `StorageFull`."""
-        one = Verification(None, int(self.clock.seconds()))
+        one, slow = Verification(None, int(self.clock.seconds())), set[str]()
         before = int((self.clock.seconds() - EVERY) * 1_000_000)
         async for pubky in self._all():
             if await self.integrity.verified(pubky) < before:
-                await self._verify(pubky, one, PACE)
+                await self._verify(pubky, one, PACE, slow)
 
     async def _all(self) -> AsyncIterator[str]:
         """All copies, and all accounts that live here."""
@@ -129,8 +135,12 @@ class Verifier(Service):
 
     # --- one account ----------------------------------------------------------------------------------------------
 
-    async def _verify(self, pubky: str, one: Verification, pace: float | None) -> None:
-        """Go through an account or a copy, and note if all is well. Raises `StoreAway`, `StorageFull`."""
+    async def _verify(self, pubky: str, one: Verification, pace: float | None, slow: set[str]) -> None:
+        """Go through an account or a copy, and note if all is well. Raises `StoreAway`, `StorageFull`.
+
+        Peers that are `slow` are not waited for; who is found so is added: it holds up nobody else's accounts.
+        """
+        before = one.files
         wrong = await self._hash(pubky, one, pace)
         if wrong:
             one.wrong += wrong
@@ -138,11 +148,11 @@ class Verifier(Service):
             self.log.error("{wrong} bodies of {pubky} were lost, and are fetched again", wrong=wrong, pubky=pubky)
         copy = await self.copies.refresh(pubky)
         try:
-            is_same = copy is None or await self._compare(copy, one)
+            is_same = copy is None or await self._compare_in_time(copy, one, one.files - before, slow)
         except PeerError as error:
             one.note(pubky, f"not compared: {error}")
             is_same = False
-        left = await self.healer.heal(pubky)
+        left = await self.healer.heal(pubky, slow)
         one.missing += left
         one.accounts += 1
         if left:
@@ -187,6 +197,17 @@ class Verifier(Service):
             self.log.error("A body cannot be read: {error}", error=error)
             return False
         return at == entry.length and digest.digest() == entry.content_hash
+
+    async def _compare_in_time(self, copy: Copy, one: Verification, files: int, slow: set[str]) -> bool:
+        """The same as `_compare`, unless the primary takes too long, or did with another copy."""
+        if copy.primary not in slow:
+            comparing = Deferred.fromCoroutine(self._compare(copy, one))
+            try:
+                return await comparing.addTimeout(COMPARE + files * COMPARE_FILE, self.clock)
+            except TimeoutError:
+                slow.add(copy.primary)
+        one.note(copy.pubky, "not compared: its primary is too slow")
+        return False
 
     async def _compare(self, copy: Copy, one: Verification) -> bool:
         """Compare the lists of a copy with those of its primary, and begin to repair what differs; whether all is well.
