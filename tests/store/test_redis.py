@@ -16,14 +16,16 @@ from twisted.logger import capturedLogs
 from pubky_homeserver.core.digests import EMPTY, fold, mark
 from pubky_homeserver.core.erasing import Order
 from pubky_homeserver.core.errors import CannotStart, NewerSchema, StorageFull, StoreAway, WriteNotAllowed
-from pubky_homeserver.core.moves import Fork, Move
+from pubky_homeserver.core.moves import Fork, Kept, Move
 from pubky_homeserver.core.quotas import MEGABYTE, UserQuota
 from pubky_homeserver.core.records import Account, Entry, Lock, SignupToken
 from pubky_homeserver.core.shelf import Reason, Shelved
 from pubky_homeserver.store import schema
-from pubky_homeserver.store.connection import Commands
+from pubky_homeserver.store.connection import Commands, Word
 from pubky_homeserver.store.feeds import Feeds
 from pubky_homeserver.store.migrations import open_schema
+from pubky_homeserver.store.moves import end_sessions, ending_words
+from pubky_homeserver.store.packing import pack_session
 from pubky_homeserver.store.redis import RedisStore
 from pubky_homeserver.store.survey import Room, Survey
 from tests.contract.store import ALICE, BOB, entry, put, put_all, session, sign_up
@@ -51,6 +53,58 @@ async def test_an_account_opens_whole_or_not_at_all(server: RedisServer, open_st
     assert await store.account(BOB) is None
     assert await store.copies.copy(BOB) is not None
     assert (await store.totals()).users == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_fence_ends_any_number_of_sessions(server: RedisServer, open_store: OpenStore) -> None:
+    """They count for nothing from one step on, whose time does not grow with them; they are removed by and by."""
+    store = await open_store(server)
+    await store.sign_up(Account(ALICE, 1), None, None, False)
+    await gatherResults([Deferred.fromCoroutine(store.sign_in(session(ALICE, number))) for number in range(1800)])
+    grants = [(kept(grant_id=f"grant{number}"), bearer(number)) for number in range(1800)]
+    await gatherResults([Deferred.fromCoroutine(store.grants.exchange(*one, NOW, 60)) for one in grants])
+    keys = (
+        *(schema.account(ALICE), schema.packet(ALICE), schema.copy(ALICE), schema.COPIES, schema.SHARD),
+        *(schema.sessions(ALICE), schema.grants(ALICE)),
+    )
+    words: tuple[Word, ...] = bytes(64) + b"\1" * 8, 64, ALICE, BOB, 0, *ending_words()
+    assert await store._redis.run("keep_packet", keys, words) == b"fenced more"
+    assert int(server.ask("SCARD", schema.sessions(ALICE))) > 1000
+    assert [await store.session(session(ALICE, number).id) for number in (0, 900, 1799)] == [None] * 3
+    assert [await store.grants.bearer(bearer(number)) for number in (0, 900, 1799)] == [None] * 3
+
+    account = await open_account(store)
+    await store.sign_up(account, session(ALICE, 5000), None, False, True)
+    await store.grants.exchange(kept(grant_id="grant1"), bearer(5000), NOW, 60)
+    await end_sessions(store._redis, None, ALICE, more=True)
+    assert server.ask("SMEMBERS", schema.sessions(ALICE)) == [session(ALICE, 5000).id.encode()]
+    left = [*server.ask("KEYS", schema.bearer("*")), *server.ask("KEYS", schema.session("*"))]
+    assert sorted(left) == sorted(
+        [schema.bearer(bearer(5000)).encode(), schema.session(session(ALICE, 5000).id).encode()]
+    )
+    assert await store.session(session(ALICE, 5000).id) is not None
+    assert await store.grants.bearer(bearer(5000)) is not None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_session_from_before_there_were_eras(server: RedisServer, open_store: OpenStore) -> None:
+    """It counts as long as its account has not been shut since."""
+    store = await open_store(server)
+    await store.sign_up(Account(ALICE, 1), None, None, False)
+    old = evolve(session(ALICE, 1), created=1_764_000_000_000_000)
+    server.ask("SET", schema.session(old.id), pack_session(old))
+    server.ask("SADD", schema.sessions(ALICE), old.id)
+    assert await store.session(old.id) == old
+    assert await store.packets.keep_packet(ALICE, bytes(64) + b"\1" * 8, BOB) is Kept.FENCED
+    assert await store.session(old.id) is None
+    assert server.ask("EXISTS", schema.session(old.id)) == 0
+
+
+async def open_account(store: RedisStore) -> Account:
+    """Alice's account."""
+    account = await store.account(ALICE)
+    assert account is not None
+    return account
 
 
 @pytest_twisted.ensureDeferred

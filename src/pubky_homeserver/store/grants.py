@@ -89,8 +89,8 @@ class RedisGrants:
         return await self.remembered.session(schema.bearer(bearer_id), lambda: self._bearer(bearer_id))
 
     async def _bearer(self, bearer_id: str) -> Session | None:
-        packed = await self.redis().call("GET", schema.bearer(bearer_id))
-        return None if packed is None else _session(bearer_id, *unpack_bearer(packed))
+        found = await self.redis().run("session", (schema.bearer(bearer_id),), (schema.account(""),))
+        return None if found is None else _session(bearer_id, *unpack_bearer(found[1]))
 
     async def grants(self, pubky: str) -> list[KeptGrant]:
         """See `IGrantStore`."""

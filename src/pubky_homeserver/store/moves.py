@@ -7,7 +7,7 @@ from secrets import token_bytes, token_hex
 from attrs import define, evolve, field, frozen
 from zope.interface import implementer
 
-from pubky_homeserver.core.errors import NotHereYet
+from pubky_homeserver.core.errors import NotHereYet, StoreAway
 from pubky_homeserver.core.paths import PRIVATE, TAKEDOWN, is_name, is_private
 from pubky_homeserver.core.records import Account, Entry, Event, LogState, Operation
 from pubky_homeserver.interfaces import IMoveStore
@@ -53,9 +53,9 @@ class RedisMoves:
             *(schema.account(pubky), schema.copy(pubky), schema.SHARD, schema.NUMBERS),
             *(schema.sessions(pubky), schema.grants(pubky), schema.TOKENS_UNUSED, schema.TOKENS_USED),
         )
-        voided = bool(await self.redis().run("void_claim", keys, (*ending_words(), schema.token())))
-        end_sessions(self.remembered)
-        return voided
+        voided = await self.redis().run("void_claim", keys, (*ending_words(), schema.token()))
+        await end_sessions(self.redis(), self.remembered, pubky, more=voided == 2)
+        return bool(voided)
 
     async def open(self, pubky: str, packet: bytes, now: int, incomplete: bool = False) -> bool:
         """See `IMoveStore`."""
@@ -88,14 +88,22 @@ class RedisMoves:
 
 def ending_words() -> tuple[str, ...]:
     """What scripts need that end all sessions of an account."""
-    return schema.session(""), schema.grant(), schema.bearer(), schema.REVOCATIONS
+    return schema.session(""), schema.grant(), schema.bearer(), schema.REVOCATIONS, schema.account("")
 
 
-def end_sessions(remembered: Remembered | None) -> None:
-    """Forget all sessions that are remembered: some ended."""
+async def end_sessions(redis: Commands, remembered: Remembered | None, pubky: str, more: bool) -> None:
+    """Forget all sessions that are remembered: some ended. `more`: remove those of an account that did."""
     if remembered is not None:
         remembered.end()
         remembered.forget()
+    place, first = b"0", b"0"
+    while more:
+        keys = schema.sessions(pubky), schema.grants(pubky)
+        try:
+            place, first = await redis.run("remove_ended", keys, (place, first, *ending_words()))
+        except StoreAway:
+            return  # they count for nothing: whoever removes some the next time removes these
+        more = (place, first) != (b"0", b"0")
 
 
 @implementer(IMoveStore)

@@ -40,9 +40,10 @@ class RedisPackets:
         kept = await self.redis().run("keep_packet", keys, words)
         if kept is None:
             raise NotFound
-        if kept == b"fenced":
-            end_sessions(self.remembered)
-        return Kept(kept.decode())
+        kept, _, more = kept.decode().partition(" ")
+        if kept == "fenced":
+            await end_sessions(self.redis(), self.remembered, pubky, bool(more))
+        return Kept(kept)
 
 
 @implementer(IPacketStore)

@@ -336,8 +336,8 @@ class RedisStore:
         return await self.remembered.session(schema.session(session_id), lambda: self._session(session_id))
 
     async def _session(self, session_id: str) -> Session | None:
-        packed = await self._redis.call("GET", schema.session(session_id))
-        return None if packed is None else unpack_session(session_id, packed)
+        found = await self._redis.run("session", (schema.session(session_id),), (schema.account(""),))
+        return None if found is None else unpack_session(session_id, b"\n".join(found))
 
     async def sign_out(self, session_id: str) -> bool:
         """See `ISessionStore`."""

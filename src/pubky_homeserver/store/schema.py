@@ -8,10 +8,12 @@ are decimal text where they stand in a field of their own. Nothing expires unles
 key                    type    what it holds
 =====================  ======  =====================================================================================
 `schema`               string  version of this page (`VERSION`)
-`shard`                hash    `event` newest event id · `number` newest account number · `opened` how often an account
-                               opened here · totals: `users`, `disabled`, `used`, `tokens`, `unused`
+`shard`                hash    `event` newest event id · `number` newest account number · `fences` ends of
+                               sessions · `opened` how often an account opened here · totals: `users`, `disabled`,
+                               `used`, `tokens`, `unused`
 `numbers`              hash    account number → pubky: what the feeds say instead of 52 characters
-`account:<pubky>`      hash    `number` · `created` · `admitted` · `disabled` 1 or absent · `used` bytes ·
+`account:<pubky>`      hash    `number` · `created` · `admitted` · `era` another one from each fence on, absent for
+                               `number` · `disabled` 1 or absent · `used` bytes ·
                                `quota` JSON, with what scripts need of it: `limit` bytes, -1 for none; `paths` that
                                may be written, one a line; all three absent for the server's default · for each log
                                (`pub`, `priv`): `pub.seq`, `pub.event` id of its newest event, `pub.digest` 16
@@ -33,7 +35,8 @@ key                    type    what it holds
 `token:<text>`         hash    a signup token: `created`, `quota`, `limit`, `paths` as in an account; `used`, `by`
 `tokens:unused`        zset    texts of unused signup tokens, all with score 0
 `tokens:used`          zset    texts of used ones
-`session:<id>`         string  a session: pubky, time of creation, capabilities; one a line
+`session:<id>`         string  a session: pubky, era, time of creation, capabilities; one a line. It counts only in
+                               this era of its account
 `sessions:<pubky>`     set     ids of the account's sessions
 `burned:<id>`          string  a sign-in token, or a nonce of a proof, that was seen; lives as long as it could be used
                                again
@@ -41,8 +44,8 @@ key                    type    what it holds
                                seconds (0 for a time beyond 63 bits), `created`, `revoked` 1 or absent, `bearer` id of
                                the live one
 `grants:<pubky>`       zset    ids of the account's grants; score is the time of creation
-`bearer:<id>`          string  a bearer by the hash of its text: seconds when it expires, when its grant was first kept,
-                               the grant's `facts` with its id; one a line. Lives as long as the bearer
+`bearer:<id>`          string  a bearer by the hash of its text: pubky, era, seconds when it expires, when its grant was
+                               first kept, the grant's `facts` with its id; one a line. Lives as long as the bearer
 `copy:<pubky>`         hash    what is known of a copy of another homeserver's account, whose files and events lie where
                                those of an account do: `primary` · `begun` · `used` bytes · `missing` files without
                                body, `absent` bytes of those bodies · `names` what is no file, and came since it is a

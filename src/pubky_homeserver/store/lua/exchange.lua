@@ -49,5 +49,6 @@ end
 redis.call('HSET', grant, 'bearer', bearer)
 lifetime = math.min(lifetime, tonumber(expires) - now)
 local over = string.format('%.0f', now + lifetime)
-redis.call('SET', KEYS[4], over .. '\n' .. created .. '\n' .. facts, 'PX', string.format('%.0f', lifetime * 1000))
+local packed = of_era(account, table.concat({pubky, over, created, facts}, '\n'))
+redis.call('SET', KEYS[4], packed, 'PX', string.format('%.0f', lifetime * 1000))
 return {facts, created, over, known[7]}

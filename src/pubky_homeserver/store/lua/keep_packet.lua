@@ -1,9 +1,10 @@
--- uses: lock account ending homes
+-- uses: lock account signing ending homes
 -- Keep a packet unless the one kept is as recent; shut the account if the packet says that it lives elsewhere. Returns
--- nil for a key that nobody here asks about, else 'old', 'kept' or 'fenced'.
+-- nil for a key that nobody here asks about, else 'old', 'kept' or 'fenced'; or 'fenced more' if sessions are left that
+-- count for nothing.
 -- KEYS  account, packet, copy, copies, shard, the account's sessions, its grants
 -- ARGV  packet, bytes of its signature, pubky, the homeserver that it names (empty: this one, or none), whether the key is
---       a peer's ('1'), then what `end_sessions` needs
+--       a peer's ('1'), then what `remove_ended` needs
 -- Timestamp and message are compared byte by byte: Lua's numbers end at 2^53, and it compares strings as the locale says.
 local packet, signature, pubky, elsewhere, peer = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local account, copy = KEYS[1], KEYS[3]
@@ -69,5 +70,4 @@ redis.call('ZADD', KEYS[4], 0, pubky)
 redis.call('HINCRBY', KEYS[5], 'used', whole(0 - used))  -- not -0, which is no number to Redis
 redis.call('HDEL', account, 'missing', 'absent', 'announce')
 redis.call('HSET', account, 'away', elsewhere, 'used', 0)
-end_sessions(KEYS[6], KEYS[7], {unpack(ARGV, 6, 9)})
-return 'fenced'
+return end_sessions(account, KEYS[5], KEYS[6], KEYS[7], {unpack(ARGV, 6, 10)}) and 'fenced more' or 'fenced'

@@ -1,4 +1,4 @@
--- uses: arriving
+-- uses: signing arriving
 -- Make an account, spend the signup token, keep the first session. Returns nil, or the name of the refusal.
 -- KEYS  account, shard, numbers, token, unused tokens, used tokens, session, the account's sessions, copy,
 --       opened, wake
@@ -63,7 +63,7 @@ for index, name in ipairs({'quota', 'limit', 'paths'}) do
   end
 end
 if session_id ~= '' then
-  redis.call('SET', KEYS[7], session)
+  redis.call('SET', KEYS[7], of_era(account, session))
   redis.call('SADD', KEYS[8], session_id)
 end
 return nil
