@@ -548,6 +548,28 @@ async def test_revocations_and_takedowns_that_come_late() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_may_end_a_grant() -> None:
+    """What a mere follower says is revoked waits for the operator; what a former home of the account says ends."""
+    world, user = await begin("a", "b", "c")
+    new = world.nodes["b"]
+    world.pass_time(REST)
+    await moved(world, user, "b")
+    await new.store.grants.exchange(granted(user, "used"), "new", int(NOW), 3600)
+    revoked = Event(
+        2**40, Operation.PUT, user.pubky, "revoked:used", 2**30, b"\0" * 16, hash_of(b""), 0, "", world.microseconds
+    )
+    for name, is_believed in (("c", False), ("a", True)):
+        peering = world.nodes[name].peering
+        assert peering is not None
+        source = peering.neighbours[new.key].source
+        offering = source.late(user.pubky, False, [LoggedEvent(revoked, b"")])
+        assert wait(world, offering) == {revoked.id}
+        assert [*await shelf(new, user)] == ["revoked:used"]
+        assert (await new.store.grants.bearer("new") is None) is is_believed
+    await stop(world)
+
+
+@pytest_twisted.ensureDeferred
 async def test_removals_of_another_history() -> None:
     """A homeserver where the account began anew keeps what was removed there if the primary has it; all else goes."""
     world = World(Random(1), mutual("a", "b"))

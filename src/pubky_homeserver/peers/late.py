@@ -209,16 +209,24 @@ class LateWrites:
     # Account and id on the shelf → what is on its way there.
     log: ClassVar[Logger] = Logger()
 
-    async def take(self, pubky: str, private: bool, events: Sequence[LoggedEvent], is_told: bool = True) -> set[int]:
+    async def take(
+        self,
+        pubky: str,
+        private: bool,
+        events: Sequence[LoggedEvent],
+        is_told: bool = True,
+        lived_there: bool = False,
+    ) -> set[int]:
         """Those of the events (by their ids) that are in our history, make no difference, or lie on our shelf now.
 
         `is_told`: whether the peer may know what our log has. If not, the answer depends on what it brings alone.
+        `lived_there`: whether the account did: then what was revoked there ends at once.
         Whoever gives up waiting stops nothing. Raises `TooManyRequests`.
         """
         kept = set()
         for one in events:
             try:
-                if await self._finish(pubky, private, one, is_told):
+                if await self._finish(pubky, private, one, is_told, lived_there):
                     kept.add(one.event.id)
             except StorageFull:
                 break
@@ -234,7 +242,7 @@ class LateWrites:
             running.cancel()
         return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
 
-    def _finish(self, pubky: str, private: bool, one: LoggedEvent, is_told: bool) -> Deferred[bool]:
+    def _finish(self, pubky: str, private: bool, one: LoggedEvent, is_told: bool, lived_there: bool) -> Deferred[bool]:
         """Take one to its end, whatever happens to who waits for it; who offers it meanwhile waits for the same."""
         name = pubky, id_of_event(one.event)
         taking = self._taking.get(name)
@@ -252,15 +260,15 @@ class LateWrites:
                 self.log.failure("A late write of {pubky} failed", result, pubky=pubky)
             taking.end(result)
 
-        taking.running = Deferred.fromCoroutine(self._take(pubky, private, one, is_told)).addBoth(end)
+        taking.running = Deferred.fromCoroutine(self._take(pubky, private, one, is_told, lived_there)).addBoth(end)
         return waiting
 
-    async def _take(self, pubky: str, private: bool, one: LoggedEvent, is_told: bool) -> bool:
+    async def _take(self, pubky: str, private: bool, one: LoggedEvent, is_told: bool, lived_there: bool) -> bool:
         """Take one. What makes no difference is shelved all the same if it supersedes something that lies there."""
         event, origin = one.event, self.bodies.peer.key
         if event.path == TAKEDOWN:
             return True  # what an operator decided there; here ours does
-        if await self._is_ended(pubky, event):
+        if lived_there and await self._is_ended(pubky, event):
             return True
         if not is_told:
             return await self._take_blindly(pubky, private, one)
@@ -321,7 +329,8 @@ class LateWrites:
     async def _is_ended(self, pubky: str, event: Event) -> bool:
         """End the grant that an event says is revoked, if it is known here; whether it was.
 
-        That opens nothing for anybody, and waits for no operator: whoever has it may be who it was taken from.
+        That opens nothing for anybody, and waits for no operator: whoever has it may be who it was taken from. But whom
+        the account was never entrusted to could shut its user out by it.
         """
         grant_id = revoked_by(event.path)
         if self.grants is None or grant_id is None or event.operation is Operation.DEL:

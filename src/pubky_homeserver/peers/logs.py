@@ -189,12 +189,14 @@ class LogSite:
         may_have = peer.may_read(pubky, private) or (peer.follows(pubky) and (peer.private or not private))
         standing = await self.logs.standing(pubky, private)
         is_home = standing is not None and (await self.knowledge.home(pubky))[0] == self.key
-        if takes is None or not is_home or not (may_have or peer.key in await self.lived_at(pubky)):
+        lived_there = is_home and peer.key in await self.lived_at(pubky)
+        if takes is None or not is_home or not (may_have or lived_there):
             raise NotFound
         events = await asked.posted(request, lambda body: reading.read_late(body, pubky, private), messages.MAX_OFFER)
         if events:
             await self.fork(pubky, peer.key)
-        return answer_json(request, messages.pack_kept(await takes.take(pubky, private, events, may_have)))
+        taken = await takes.take(pubky, private, events, may_have, lived_there)
+        return answer_json(request, messages.pack_kept(taken))
 
     async def _standing(self, asked: Asked) -> LogStanding:
         """Where a log that the peer may read stands: the account's homeserver may read all. Raises `NotFound`."""
