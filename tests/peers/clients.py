@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.client import FileBodyProducer, readBody
+from twisted.web.client import FileBodyProducer, PartialDownloadError, ResponseFailed, readBody
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
@@ -119,6 +119,8 @@ def ask(wires: Wires, asked: Asked) -> None:
     def fail(failure: Failure) -> None:
         if failure.check(ConnectError):
             asked.status, asked.ended = NOT_SENT, wires.clock.seconds()
+        elif not failure.check(ResponseFailed, PartialDownloadError):
+            wires.faults.append(failure)
 
     asking.addCallback(note)
     asking.addErrback(fail)

@@ -402,3 +402,5 @@ class _Reading:
     def loseConnection(self) -> None:
         """Read no more."""
         self.line.lose()
+
+    abortConnection = loseConnection
