@@ -4,6 +4,7 @@ What it says of accounts that do not live there is looked up, and changes nothin
 """
 
 from copy import deepcopy
+from random import Random
 
 import pytest_twisted
 from attrs import evolve
@@ -15,7 +16,7 @@ from pubky_homeserver.peers.lookups import AT_FIRST, PACE
 from pubky_homeserver.peers.mirror import Mirror
 from tests.peers.judge import check_copy
 from tests.peers.test_moving import begin, end
-from tests.peers.worlds import Node, User, World
+from tests.peers.worlds import Node, User, World, mutual
 
 USERS = [Keypair(bytes([number]) * 32) for number in (8, 9)]
 
@@ -148,4 +149,23 @@ async def test_an_account_that_has_its_record_later() -> None:
     await world.point(late, "a")
     world.pass_time(200)
     await check_copy(world.nodes["a"], node, late.pubky)
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_accounts_whose_records_are_shown_begin_at_once() -> None:
+    """Where the peer shows what a user signed, and it names the peer, nobody waits until the networks were asked."""
+    world = World(Random(1), mutual("a", "b"))
+    store = world.nodes["a"].store
+    many = AT_FIRST + int(10 * PACE)
+    for number in range(1, many + 1):
+        user = User(Keypair(number.to_bytes(32, "big")))
+        await world.sign_up(user, "a")
+        packet = world.network.packets[user.keypair.public_key.raw]
+        await store.packets.keep_packet(user.pubky, packet.relay_payload)
+    for name in world.nodes:
+        await world.start(name)
+    world.pass_time(3)
+    assert len(await world.nodes["b"].store.copies.copies("", 500)) == many
+    assert world.network.resolved <= AT_FIRST + 4 * PACE
     await end(world)

@@ -4,7 +4,7 @@ A peer can name any key, and each that is looked up costs us, and the networks, 
 So look-ups are few in a second, whatever it names; and where the records that we and the peer have say already that the
 account lives elsewhere, the networks are not asked: who took an account over has the record that says so.
 
-An account that is new waits for its turn, and holds up nothing meanwhile.
+An account whose record nobody has shown yet waits for its turn, and holds up nothing meanwhile.
 """
 
 from typing import ClassVar
@@ -92,7 +92,7 @@ class LookUps:
     async def _newest(self, key: PublicKey, has_copy: bool) -> tuple[SignedPacket | None, bool]:
         """The newest packet of those that we keep, the peer has, and the networks have; and whether those were asked.
 
-        A copy that is there waits for no turn: it goes on with what is known.
+        Where a record names the peer already none waits for its turn: it goes on with what is known.
         """
         shown = self._read(key, await self.source.packet(key.z32))
         known = newest_of([await self.packets.of(key.z32), shown])
@@ -101,7 +101,7 @@ class LookUps:
         if key.z32 in self._asking:  # for its other log, and this one needs no turn of its own
             return await self._ask(key, known), True
         wait = self._wait(key.z32)
-        if wait > 0 and has_copy:
+        if wait > 0 and (has_copy or known is not None):
             return known, False
         if wait > 0:
             raise NotItsTurn(wait)
