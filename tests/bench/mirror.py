@@ -241,9 +241,9 @@ def room(folder: Path, options: argparse.Namespace) -> None:
             assert writer.put("/pub/file", b"x") == 201
             writer.close()
             if number == warm - 1:
-                until(lambda: count(here) == warm, 60)
+                until(lambda: count(here) == warm, 300)
                 before, store = resident(bob), redis_memory(bob)
-        until(lambda: count(here) == options.accounts + warm, 300)
+        until(lambda: count(here) == options.accounts + warm, 600)  # their records are looked up ten a second
         mine, theirs = (
             (now - then) / options.accounts for now, then in ((resident(bob), before), (redis_memory(bob), store))
         )
