@@ -21,7 +21,6 @@ from pkarr.packet import SignedPacket
 from pubky_homeserver.claims import Claims
 from pubky_homeserver.conflicts import COUNT, Waiting
 from pubky_homeserver.copies import Copies
-from pubky_homeserver.core.copies import Copy
 from pubky_homeserver.core.erasing import NEVER, Erased
 from pubky_homeserver.core.errors import Refused
 from pubky_homeserver.core.moves import Kept
@@ -30,7 +29,6 @@ from pubky_homeserver.core.roles import Role
 from pubky_homeserver.interfaces import (
     IAccountStore,
     IChronicleStore,
-    ICopyStore,
     IErasureStore,
     IFollower,
     IGrantStore,
@@ -43,6 +41,7 @@ from pubky_homeserver.interfaces import (
 )
 from pubky_homeserver.packets import Packets, home_of
 from pubky_homeserver.peers.afterwards import EVERY, Afterwards
+from pubky_homeserver.peers.allowance import Allowance
 from pubky_homeserver.peers.bodies import Bodies, Underway
 from pubky_homeserver.peers.chronicle import Chronicle
 from pubky_homeserver.peers.client import PeerClient
@@ -75,9 +74,6 @@ from pubky_homeserver.storage import Storage
 
 EPOCH = 5.0
 """Seconds from one look at our own epoch to the next: it costs nothing, and a copy that is gone is still shown."""
-
-BODIES = 0.9
-"""Of the space that copies may take, what bodies may: names and events have room when there is none for bodies."""
 
 AgentTo = Callable[[Peer], IAgent | None]
 """What reaches a peer; None if nothing does."""
@@ -312,35 +308,18 @@ class Peering(Service):
             client = Stranger(official)
             self._officials[peer.key] = official
 
-        def may_keep(length: int, besides: int = 0) -> bool:
-            most = peer.max_bytes * (BODIES if length else 1)
-            return self.copies.held_by(peer.key) + besides + length <= most
-
-        shelved = 0
-
-        def may_follow(length: int) -> bool:
-            return may_keep(length, shelved)
-
-        store: ICopyStore = self.copies.store
-        tally = self.tally
-        blobs, inline, underway = self.storage.blobs, self.storage.inline_limit, Underway()
-
-        async def read(pubky: str) -> Copy | None:
-            nonlocal shelved
-            copy, shelved = await self.copies.refresh(pubky), await self.shelf.shelf_used(peer.key)
-            underway.settle(pubky)
-            return copy
-
+        allowance = Allowance(peer, self.copies, self.shelf)
+        store, blobs, inline = self.copies.store, self.storage.blobs, self.storage.inline_limit
         key = self.keypair.public_key.z32
         comparing = Comparing(
-            *(client, store, self.logs, self.shelf, key, self.clock, may_keep),
+            *(client, store, self.logs, self.shelf, key, self.clock, allowance.may_keep),
             fork=lambda pubky: self.chronicle.note_fork(pubky, peer.key),
         )
         ours = Follower(
-            *(client, store, blobs, self.clock, inline, may_follow, read),
+            *(client, store, blobs, self.clock, inline, allowance.may_follow, allowance.read),
             comparing=comparing,
-            tally=tally,
-            underway=underway,
+            tally=self.tally,
+            underway=allowance.underway,
         )
         follower: IFollower = ours
         if official is not None:
@@ -360,7 +339,7 @@ class Peering(Service):
                 return NEVER if peer.official else await self.erasures.check(pubky, source)
 
             mirror = Mirror(peer, client, follower, self.copies, self.packets, network, self.clock, begun, check)
-        return Neighbour(peer, client, follower, ours.bodies, may_keep, exchange, mirror)
+        return Neighbour(peer, client, follower, ours.bodies, allowance.may_keep, exchange, mirror)
 
     def _heal_soon(self) -> None:
         """Look for what is missing: there is a reason."""
