@@ -23,7 +23,7 @@ from pubky_homeserver.grants import Grants
 from pubky_homeserver.locks import Locks
 from pubky_homeserver.metrics import ServerMetrics
 from pubky_homeserver.packets import Packets
-from pubky_homeserver.peers.numbers import Numbers
+from pubky_homeserver.peers.numbers import Numbers, counted
 from pubky_homeserver.peers.peering import AgentTo, Peering
 from pubky_homeserver.records import Records
 from pubky_homeserver.sessions import Sessions
@@ -106,7 +106,8 @@ class Rooms:
             role=self.role,
             hints=store,
         )
-        self.metrics.ask(Numbers(self.copies, peering.tally, peering.shelved).read)
+        numbers = Numbers(self.copies, peering.tally, peering.shelved)
+        self.metrics.ask(numbers.read if self.role.works else lambda: counted(peering.tally))
         return peering
 
     def client(self, feed: Feed, peering: Peering | None) -> Answer:

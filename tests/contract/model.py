@@ -117,14 +117,18 @@ class Side:
         self.is_open, self.primary, self.claimed = False, named, False
         return Kept.FENCED
 
-    def begin(self, primary: str) -> type[Exception] | None:
-        """A copy begins, or follows somebody else."""
+    def begin(self, primary: str, signed: int) -> type[Exception] | bool:
+        """A copy begins, or follows somebody else, by the record that was signed then."""
         if self.is_open:
             return UserExists
+        if self.primary == primary:
+            return True
+        if self.record and signed != self.record:
+            return False
         if self.primary is None:
             self.logs = {False: Log(is_whole=False), True: Log(is_whole=False)}
         self.primary = primary
-        return None
+        return True
 
     def void(self) -> bool:
         """A claim comes to nothing."""

@@ -108,12 +108,13 @@ class Moves(RuleBasedStateMachine):
         answer = done(self.stores[name].packets.keep_packet(ALICE, packet(signed), elsewhere))
         assert answer is self.sides[name].learn(signed, named)
 
-    @rule(name=SIDES)
-    def begin_copy(self, name: str) -> None:
-        """The account is to be followed."""
-        other = _other(name)
-        answer = done(self.stores[name].copies.begin(ALICE, other, self.now))
-        assert answer is self.sides[name].begin(other)
+    @rule(name=SIDES, is_newest=st.sampled_from([True, True, False]))
+    def begin_copy(self, name: str, is_newest: bool) -> None:
+        """The account is to be followed, by the newest record that is known here or by another one."""
+        other, side = _other(name), self.sides[name]
+        signed = side.record if is_newest else side.record + 1
+        answer = done(self.stores[name].copies.begin(ALICE, other, self.now, packet(signed) if signed else None))
+        assert answer is side.begin(other, signed)
 
     @precondition(lambda self: any(side.is_open for side in self.sides.values()))
     @rule(private=st.booleans())
@@ -121,7 +122,7 @@ class Moves(RuleBasedStateMachine):
         """Who is not open follows who is, from a list on."""
         for name, side in self.sides.items():
             if not side.is_open:
-                self.begin_copy(name)
+                self.begin_copy(name, True)
                 self.copy_list(name, False)
                 if private:
                     self.copy_list(name, True)

@@ -172,7 +172,9 @@ def test_reading(here: Houses) -> None:
         assert (answer.status, answer.getheader("Pubky-Primary")) == (421, ALICE.public_key.z32)
     assert [copy["state"] for copy in here.operator("/mirrors")["copies"]] == ["current"]
     numbers = [node.ask("GET", "/metrics", service="metrics")[1] for node in (here.webs[0], here.background)]
-    assert [b"\nmirror_" in text for text in numbers] == [False, True], "each has those of its own"
+    assert [b"\nmirror_copies" in text for text in numbers] == [False, True], "each has those of its own"
+    away = [re.search(rb"^mirror_turned_away_total\{.*\} (\d+)$", text, re.MULTILINE) for text in numbers]
+    assert [None if found is None else found[1] for found in away] == [b"1", b"0"], "and what happened there"
 
     here.background.kill()
     assert here.alice.put(person, "/pub/late", b"late") == 201

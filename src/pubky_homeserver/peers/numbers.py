@@ -15,7 +15,7 @@ STATES = ("current", "stale", "bootstrapping")
 
 @frozen
 class Numbers:
-    """The numbers of one process. A new one of `Counted` gets its line in `_counted`."""
+    """The numbers of one process. A new one of `Counted` gets its line in `counted`."""
 
     copies: Copies
     tally: Tally
@@ -46,41 +46,41 @@ class Numbers:
             yield Asked(name, meaning, {"": value})
         if self.shelved.things is not None:
             yield Asked("mirror_conflicts", "Things on the conflict shelf", {"": self.shelved.things})
-        yield from self._counted()
+        yield from counted(self.tally)
 
-    def _counted(self) -> Iterator[Asked]:
-        of = self.tally.of
-        applied = (Counted.PUT, Counted.DEL)
-        yield Asked("mirror_applied_total", "Events applied to copies", {one: of(one) for one in applied}, "operation")
-        compared = (Counted.FORKED, Counted.COMPACTED, Counted.DIGEST, Counted.LIST)
-        yield Asked(
-            "mirror_comparisons_total",
-            "Copies compared with their primaries",
-            {one: of(one) for one in compared},
-            "reason",
-        )
-        yield Asked(
-            "mirror_hash_mismatch_total", "Bodies that were not what they were named", {"": of(Counted.WRONG_BODY)}
-        )
-        yield Asked(
-            "mirror_rotten_total",
-            "Bodies kept here that were lost or had another hash when they were verified",
-            {"": of(Counted.ROTTEN)},
-        )
-        yield Asked(
-            "mirror_healed_total",
-            "Missing bodies that another homeserver than the primary gave",
-            {"": of(Counted.HEALED)},
-        )
-        yield Asked("mirror_fenced_total", "Accounts that were shut by their users' records", {"": of(Counted.FENCED)})
-        yield Asked(
-            "mirror_turned_away_total",
-            "Writes and sign-ins that were refused because the account lives elsewhere",
-            {"": of(Counted.TURNED_AWAY)},
-        )
-        yield Asked(
-            "mirror_records_total",
-            "Records of peers and of users of copies that the network was to be reminded of",
-            {"published": of(Counted.REMINDED), "failed": of(Counted.NOT_REMINDED)},
-            "outcome",
-        )
+
+def counted(tally: Tally) -> Iterator[Asked]:
+    """What happened in this process."""
+    of = tally.of
+    applied = (Counted.PUT, Counted.DEL)
+    yield Asked("mirror_applied_total", "Events applied to copies", {one: of(one) for one in applied}, "operation")
+    compared = (Counted.FORKED, Counted.COMPACTED, Counted.DIGEST, Counted.LIST)
+    yield Asked(
+        "mirror_comparisons_total",
+        "Copies compared with their primaries",
+        {one: of(one) for one in compared},
+        "reason",
+    )
+    yield Asked("mirror_hash_mismatch_total", "Bodies that were not what they were named", {"": of(Counted.WRONG_BODY)})
+    yield Asked(
+        "mirror_rotten_total",
+        "Bodies kept here that were lost or had another hash when they were verified",
+        {"": of(Counted.ROTTEN)},
+    )
+    yield Asked(
+        "mirror_healed_total",
+        "Missing bodies that another homeserver than the primary gave",
+        {"": of(Counted.HEALED)},
+    )
+    yield Asked("mirror_fenced_total", "Accounts that were shut by their users' records", {"": of(Counted.FENCED)})
+    yield Asked(
+        "mirror_turned_away_total",
+        "Writes and sign-ins that were refused because the account lives elsewhere",
+        {"": of(Counted.TURNED_AWAY)},
+    )
+    yield Asked(
+        "mirror_records_total",
+        "Records of peers and of users of copies that the network was to be reminded of",
+        {"published": of(Counted.REMINDED), "failed": of(Counted.NOT_REMINDED)},
+        "outcome",
+    )
