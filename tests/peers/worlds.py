@@ -366,7 +366,11 @@ class World:
 
     def is_copying(self, follower: str, primary: str) -> bool:
         """Whether it has room for all of that, too."""
-        return self.is_connected(follower, primary) and "max_bytes" not in self.trust[follower][primary]
+        return self.is_connected(follower, primary) and not self.is_bounded(follower, primary)
+
+    def is_bounded(self, follower: str, primary: str) -> bool:
+        """Whether there may be too little room for it."""
+        return "max_bytes" in self.trust[follower].get(primary, {})
 
     def consent(self, one: str, other: str) -> bool:
         """Whether both agreed on private files."""
