@@ -281,7 +281,8 @@ class World:
         user.been.add(name)
         serving = self.random.choice(node.webs) if node.webs else node.peering
         if serving is not None:
-            await serving.copies.refresh(user.pubky)
+            refreshing = Deferred.fromCoroutine(serving.copies.refresh(user.pubky))
+            refreshing.addErrback(lambda _failure: None)  # its store may not answer any more
         return True
 
     async def point(self, user: User, name: str, lag: float = 0.0) -> None:
@@ -344,7 +345,8 @@ class World:
         is_calm = not (weather.refused or weather.unanswered or weather.cut or weather.doubled or weather.late)
         is_whole = all(node.peering is not None or node.name in self.bad for node in self.nodes.values())
         is_right = not any(node.clock.ahead for node in self.nodes.values())
-        return is_calm and is_whole and is_right and not (self.wires.broken or self.network.is_away)
+        is_near = not (self.network.is_away or self.network.latency)
+        return is_calm and is_whole and is_right and is_near and not self.wires.broken
 
     # --- who trusts whom ----------------------------------------------------------------------------------------------
 

@@ -21,8 +21,9 @@ TRIES = 3
 LEAST = 64 << 10
 """Bytes that an answer which was cut must have brought, for its rest to be asked for at once."""
 
-FIRST_DELAY = 60.0
-"""Seconds until a body is asked for again that was wrong however often it was; doubled each time that it still is."""
+FIRST_DELAY = 5.0
+"""Seconds until a body is asked for again that was wrong however often it was; doubled each time that it still is. At
+first it may have been the wire."""
 
 LONGEST_DELAY = 6 * 3600.0
 
