@@ -81,11 +81,12 @@ def not_reached(here: World, left: Mapping[str, Sequence[Point]]) -> str:
 
 
 @contextmanager
-def trying(act: Callable[[], bool]) -> Iterator[None]:
-    """Try something in the background, until it is done or nobody wants it any more."""
-    over = threading.Event()
+def trying(act: Callable[[], bool]) -> Iterator[Callable[[], object]]:
+    """Try something in the background, from when it is called until it is done or nobody wants it any more."""
+    begun, over = threading.Event(), threading.Event()
 
     def go_on() -> None:
+        begun.wait()
         while not over.wait(0.05):
             with suppress(OSError, HTTPException, KeyError):
                 if act():
@@ -94,9 +95,10 @@ def trying(act: Callable[[], bool]) -> Iterator[None]:
     thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
     try:
-        yield
+        yield begun.set
     finally:
         over.set()
+        begun.set()
         thread.join(60)
 
 
@@ -200,15 +202,17 @@ def move(here: World, user: Somebody, old: str, new: str, begins: Iterable[str],
     """Move an account; the new home ends while its user signs up, then both end at each step on the way."""
     chance, began = here.random, time.monotonic()
     user.cookies.pop(new, None)  # a session from before it was fenced counts for nothing
-    with trying(lambda: 200 in (here.sign_up(user, new), here.sign_in(user, new))):
+    with trying(lambda: 200 in (here.sign_up(user, new), here.sign_in(user, new))) as begin:
         for point in begins:
-            chain(here, ends(new, chance, point))
+            chain(here, ends(new, chance, point), begin)
+        begin()
         here.until(lambda: new in user.cookies)
     early, late = goes_on
     row = [*ends(old, chance, f"{early} keep_packet", f"{late} keep_packet")]
     row += ends(new, chance, *(f"{when} {step}" for step in ("open_account", "announce") for when in (early, late)))
     writer = here.client(user, new)
-    with load(here, user, old), trying(lambda: writer.put("/pub/first", b"x") == 201):
+    with load(here, user, old), trying(lambda: writer.put("/pub/first", b"x") == 201) as begin:
+        begin()
         chain(here, row, lambda: here.publish(user, new))
     until_it_writes(here, user, new)
     primary, copy = here.until_equal(user, new, old, moved=True)
@@ -245,15 +249,15 @@ def test_ends_while_a_copy_is_erased(tmp_path: Path, chance: random.Random) -> N
         def order() -> bool:
             return bool(here.operator("alice", f"/mirrors/erase?pubky={user.pubky}", "POST")["ordered"] == 1)
 
-        with trying(order):
-            chain(here, ends("alice", chance, "before HSET", "after HSET"))
+        with trying(order) as begin:
+            chain(here, ends("alice", chance, "before HSET", "after HSET"), begin)
         row = [
             *ends("bob", chance, "before hide_copy", "after hide_copy"),
             *ends("alice", chance, "before settle_order", "in settle_order"),
             *ends("bob", chance, "before wipe_copy", "after wipe_copy"),
         ]
-        with trying(order):
-            chain(here, row)
+        with trying(order) as begin:
+            chain(here, row, begin)
         here.until(lambda: all(one["receipt"] for one in here.operator("alice", "/mirrors")["orders"]))
         assert here.client(other, "alice").put("/pub/more", b"x") == 201
         judge(here, other)
