@@ -178,7 +178,7 @@ def postgres(folder: Path) -> Iterator[str]:
             for _ in range(200):
                 if subprocess.run(psql, check=False, capture_output=True).returncode == 0:
                     break
-                time.sleep(0.05)
+                time.sleep(0.05)  # how often it is asked whether it is up
             yield f"postgres://postgres@127.0.0.1:{port}/pubky"
 
 

@@ -261,7 +261,7 @@ def room(folder: Path, options: argparse.Namespace) -> None:
 def beats(here: World) -> float:
     """Bytes a second between two that have nothing to tell each other, from one beat to another, some later."""
     way = here.ways["bob", "alice"]
-    time.sleep(3)
+    time.sleep(3)  # what the last writes set off is over by then
 
     def next_beat() -> tuple[int, float]:
         passed = way.passed

@@ -245,12 +245,12 @@ async def test_a_stream_that_lags_is_cut(tmp_path: Path) -> None:
 @pytest_twisted.ensureDeferred
 async def test_requests_are_limited(tmp_path: Path) -> None:
     """I1: 429 with Retry-After: a first copy of many files takes its time, and is whole in the end."""
-    limits = 'rate_limits = [{ path = "/pub/**", method = "HEAD", quota = "5r/s", key = "ip", burst = 5 },\n'
+    limits = 'rate_limits = [{ path = "/pub/**", method = "HEAD", quota = "2r/s", key = "ip", burst = 2 },\n'
     limits += '{ path = "/events-stream", method = "GET", quota = "2r/s", key = "ip", burst = 2 }]'
     async with world(tmp_path, limits) as both:
         await deferToThread(both.official.put_all, both.person, [(f"/pub/{n}", b"%d" % n) for n in range(60)])
         await both.until_equal()
-        assert both.straw.limited, "how often it is told so depends on how fast this machine is"
+        assert len(both.straw.limited) > 3
         assert all(b"\r\nretry-after: " in one for one in both.straw.limited)
         assert both.status()["peers"][0]["traffic"]["failures"] >= len(both.straw.limited)
         for number in range(20):

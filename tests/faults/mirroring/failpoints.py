@@ -124,7 +124,7 @@ def set_points() -> None:
         reach(step, "after")
         return answer
 
-    Commands.call = watched  # type: ignore[method-assign]
+    Commands.call = watched  # type: ignore[method-assign]  # from outside: the product has no hooks
     steps: Any = blobs  # its names are replaced
     steps.os = SimpleNamespace(**{**vars(os), "fsync": around("flush", os.fsync)})
     steps.sync_folder = around("name", steps.sync_folder)
