@@ -207,6 +207,11 @@ class Node:
         named = [int(entry.parent.name) for entry in Path("/proc").glob("[0-9]*/cmdline") if _names(entry, self.folder)]
         return sorted({*named, *self._redis()} - {os.getpid()})
 
+    def signal(self, what: int) -> None:
+        """Send a signal to every process of it."""
+        for process in self.processes():
+            os.kill(process, what)
+
     def log(self) -> str:
         """What it wrote to its log: stdout, or a daemon's file."""
         return _text(self.folder / "stdout") + _text(self.folder / "twistd.log")

@@ -177,8 +177,10 @@ async def test_the_log_of_a_copy(store: Store) -> None:
     await begin_whole(store)
     one = entry("/pub/a", seq=1)
     await store.copies.apply(ALICE, False, event_of(one, 10, digest_of(one)), one)
-    found = evolve(standing(1, 10, digest_of(one)), used=5 + 256)
-    assert await store.logs.standing(ALICE, False) == found
+    found, here = evolve(standing(1, 10, digest_of(one)), used=5 + 256), await store.logs.standing(ALICE, False)
+    assert here == found
+    assert here is not None
+    assert here.is_copy
     assert await store.logs.standing(ALICE, True) is None
     assert await store.logs.listed(ALICE, False, "", 10) == Listed((evolve(one, body=None),), found)
     assert await store.logs.event_numbered(ALICE, False, 1) == event_of(one, 10, digest_of(one))

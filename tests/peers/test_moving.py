@@ -336,6 +336,29 @@ async def test_a_tail_that_was_not_copied_yet() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_nobody_is_compared_with_who_is_about_to_open() -> None:
+    """I6: the old homeserver does not take the new one's copy, to which its tail is on the way, for its primary's."""
+    world, user = await begin("a", "b", "c", private=True)
+    world.wires.cut_off("a", "b")
+    for number in range(30):
+        assert await world.put(user, f"/pub/tail{number}", b"x" * 100)
+        assert await world.put(user, f"/priv/tail{number}", b"y" * 100)
+    await claim(world, user, "b")
+    world.wires.calm()
+    world.wires.cut_off("b", "c")  # who opens waits for what all peers say, some seconds
+    await world.point(user, "b")
+    world.pass_time(30)
+    assert await lives_at(world.nodes["b"], user)
+    await check_writes(world, user)
+    for node in world.nodes.values():
+        assert node.peering is not None
+        assert await node.store.shelf.shelf(user.pubky, "", 10) == [], node.name
+        assert node.peering.chronicle.forks() == [], node.name
+    world.wires.calm()
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
 async def test_waiting_for_the_record() -> None:
     """A write to a claimed account waits for its record, and goes through when that comes."""
     world, user = await begin("a", "b")

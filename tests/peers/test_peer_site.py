@@ -10,8 +10,8 @@ from attrs import evolve, field, frozen
 
 from pkarr.builder import Builder
 from pkarr.keys import Keypair
-from pubky_homeserver.core.copies import Logged, LoggedEvent, LogStanding, Position, Reign
-from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerBroken, PeerRefused
+from pubky_homeserver.core.copies import Logged, LoggedEvent, LogStanding, Position, Question, Reign
+from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerRefused
 from pubky_homeserver.core.peers import NONE, Selection
 from pubky_homeserver.core.records import Event, Operation
 from pubky_homeserver.peers.asked import PAGE
@@ -228,6 +228,36 @@ async def test_an_account_that_lives_at_the_peer(pair: Peering) -> None:
     assert await pair.client.offered("") == ([], None)
     listed = await pair.client.entries(pair.owner.pubky, False, "")
     assert [one.path for one in listed.entries] == ["/pub/a"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_account_that_is_about_to_open(pair: Peering) -> None:
+    """A copy is not told as the account's own logs, though its record names us; what everybody reads, a peer may, too.
+
+    What its last primary has more is on its way: who compared himself with us would take it for lost.
+    """
+    await pair.put("/pub/a", b"one")
+    pubky = pair.owner.pubky
+    before = await pair.client.entries(pubky, False, "")
+    away, packet = (
+        Builder().https("_pubky", 0, home).sign(OWNER, int(NOW + 60 + number) * 1_000_000)
+        for number, home in enumerate((ELSEWHERE, HOMESERVER))
+    )
+    await pair.home.store.packets.keep_packet(pubky, away.relay_payload, ELSEWHERE)
+    await pair.home.store.packets.keep_packet(pubky, packet.relay_payload)
+    assert await pair.client.offered("") == ([], None)
+    with pytest.raises(PeerAway, match="503"):
+        await pair.client.entries(pubky, False, "")
+    with pytest.raises(PeerAway, match="503"):
+        await pair.client.events(pubky, False, before.standing.position)
+    questions = [Question(pubky, private, before.standing.position) for private in (False, True)]
+    answers = await pair.client._events_of_many(questions)
+    assert answers is not None
+    assert [type(answer) for answer in answers] == [PeerAway, PeerRefused]
+    assert await content(await pair.client.body(pubky, False, "/pub/a", hash_of(b"one"))) == b"one"
+    await pair.home.store.moves.open(pubky, packet.relay_payload, int(NOW + 62) * 1_000_000)
+    assert (await pair.client.entries(pubky, False, "")).entries == before.entries
+    assert [one.pubky for one in (await pair.client.offered(""))[0]] == [pubky]
 
 
 # --- logs ---------------------------------------------------------------------------------------------------------

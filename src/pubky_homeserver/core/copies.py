@@ -43,6 +43,8 @@ class LogStanding:
     """The log is complete after this number."""
     used: int = 0
     """Bytes of the whole account, as quotas count them."""
+    is_copy: bool = field(default=False, eq=False)
+    """Whether it is the log of a copy: somebody else's, or one that is not open yet."""
 
 
 @frozen

@@ -10,7 +10,7 @@ from klein import Klein
 from pkarr.asking import all_of
 from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Position, Question
 from pubky_homeserver.core.digests import EMPTY
-from pubky_homeserver.core.errors import NotFound, StoreAway
+from pubky_homeserver.core.errors import NotFound, NotOpenYet, StoreAway
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IIntegrityStore, ILogStore
@@ -53,7 +53,7 @@ class LogSite:
 
     @app.route("/peer/v1/accounts/<pubky>/<log>/events", methods=["GET"])
     async def events(self, request: Request, asked: Asked) -> bytes:
-        """The events after a position. 200; 400, 404, 409, 410."""
+        """The events after a position. 200; 400, 404, 409, 410, 503."""
         position = Position(
             asked.query.get("log_id", ""),
             asked.number("seq"),
@@ -77,7 +77,7 @@ class LogSite:
             return messages.pack_answer(*await self._told(about, question.position, share))
         except NotFound:
             return messages.pack_answer(HTTPStatus.NOT_FOUND, {})
-        except StoreAway:
+        except (StoreAway, NotOpenYet):
             return messages.pack_answer(HTTPStatus.SERVICE_UNAVAILABLE, {})
 
     async def _told(self, asked: Asked, position: Position, share: int) -> tuple[HTTPStatus, dict[str, Any]]:
@@ -142,7 +142,7 @@ class LogSite:
 
     @app.route("/peer/v1/accounts/<pubky>/<log>/entries", methods=["GET"])
     async def entries(self, request: Request, asked: Asked) -> bytes:
-        """A page of the files of a log. 200; 404."""
+        """A page of the files of a log. 200; 404, 503."""
         await self._standing(asked)
         after = asked.query.get("after", "")
         listed = await self.logs.listed(asked.pubky, asked.private, after, PAGE)
@@ -162,7 +162,7 @@ class LogSite:
             raise NotFound
         try:
             await self._standing(asked)
-        except NotFound:
+        except (NotFound, NotOpenYet):
             if not await self._is_read_by_all(asked, path, content_hash):
                 raise
         return await self._handing.answer(request, asked.pubky, path, content_hash)
@@ -179,7 +179,7 @@ class LogSite:
 
     @app.route("/peer/v1/accounts/<pubky>/<log>/late", methods=["POST"])
     async def late(self, request: Request, asked: Asked) -> bytes:
-        """Lay what our log lacks on the shelf, and say what is safe. 200; 400, 403, 404, 413.
+        """Lay what our log lacks on the shelf, and say what is safe. 200; 400, 403, 404, 413, 503.
 
         From who follows the account, or whom we followed; and from where it lived, all, whatever was agreed on private
         files: but what it must not read it must not learn of the answer either.
@@ -192,6 +192,8 @@ class LogSite:
         lived_there = is_home and peer.key in await self.lived_at(pubky)
         if takes is None or not is_home or not (may_have or lived_there):
             raise NotFound
+        if standing is not None and standing.is_copy:
+            raise NotOpenYet
         events = await asked.posted(request, lambda body: reading.read_late(body, pubky, private), messages.MAX_OFFER)
         if events:
             await self.fork(pubky, peer.key)
@@ -199,7 +201,11 @@ class LogSite:
         return answer_json(request, messages.pack_kept(taken))
 
     async def _standing(self, asked: Asked) -> LogStanding:
-        """Where a log that the peer may read stands: the account's homeserver may read all. Raises `NotFound`."""
+        """Where a log that the peer may read stands: the account's homeserver may read all.
+
+        Raises `NotFound`; and `NotOpenYet` if the account is about to open here: what its last primary has more is on
+        its way, and whoever compared himself with us now would take that for lost.
+        """
         home, _ = await self.knowledge.home(asked.pubky)
         is_offered = home == self.key and asked.peer.may_read(asked.pubky, asked.private)
         if not is_offered and home != asked.peer.key:
@@ -207,4 +213,6 @@ class LogSite:
         standing = await self.logs.standing(asked.pubky, asked.private)
         if standing is None:
             raise NotFound
+        if standing.is_copy and home == self.key:
+            raise NotOpenYet
         return standing

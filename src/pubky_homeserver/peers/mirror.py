@@ -238,7 +238,8 @@ class Mirror(Service):
             return
         self.copies.hear_of(hint.pubky, hint.private, hint.seq)
         log = None if copy is None else copy.private if hint.private else copy.public
-        if log is None or log.position is None or log.position.seq < hint.seq:
+        has_opened = hint.seq == 0 and (hint.pubky, hint.private) in self._waiting  # it waits for that, perhaps
+        if has_opened or log is None or log.position is None or log.position.seq < hint.seq:
             self.hint(hint.pubky, hint.private)
 
     async def _look(self) -> None:

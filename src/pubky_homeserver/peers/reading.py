@@ -139,7 +139,7 @@ def _read_answer(answer: Mapping[str, Any], question: Question) -> Logged | Peer
     if status == 404:
         return PeerRefused("404: Not Found")
     if status == 503:
-        return PeerAway("503: its store is away")
+        return PeerAway("503: its store is away, or the account is not open there yet")
     return PeerBroken(f"{a_number(status, 999)}: an answer that is not known here")  # of a newer one, about this log
 
 

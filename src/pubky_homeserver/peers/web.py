@@ -14,7 +14,8 @@
 
 `log` is `pub` or `priv`; `digest` and `hash` are padded base64. Every request is signed (`peers/signatures.py`): 403
 for who is no peer. What is not offered is 404, like the unknown. A log is offered by its primary; by a homeserver that
-has learned that the account lives elsewhere only to the one where it lives.
+has learned that the account lives elsewhere only to the one where it lives. While an account is about to open
+here its logs are 503: what its last primary has more is on its way.
 
 The question for events tells histories apart without anybody noticing that he was restored or failed over. A position
 says how far a copy is, by the number, id and digest of its last event. If that is an event of ours the copy's history
@@ -243,7 +244,9 @@ class PeerSite:
 
     async def _of(self, pubky: str) -> tuple[str, LogStanding, LogStanding] | None:
         public, private = await self.logs.standing(pubky, False), await self.logs.standing(pubky, True)
-        return None if public is None or private is None else (pubky, public, private)
+        if public is None or private is None or public.is_copy:
+            return None
+        return pubky, public, private
 
     async def _offered(self, peer: Peer, pubky: str, public: LogStanding, private: LogStanding) -> Offered | None:
         """An account as the peer may know it; None if it lives elsewhere."""

@@ -95,8 +95,7 @@ class Copied:
         state = self.logs[private].state
         if not state.is_whole or state.position is None:
             return None
-        used = self.used
-        return LogStanding(state.position, state.reigns, self.logs[private].floor, used)
+        return LogStanding(state.position, state.reigns, self.logs[private].floor, self.used, is_copy=True)
 
     def replace(
         self,

@@ -69,7 +69,7 @@ class RedisLogs:
         )
         if account[0] is not None:
             return _standing(account)
-        return None if copy[-1] is None else _standing(copy[:-1])
+        return None if copy[-1] is None else evolve(_standing(copy[:-1]), is_copy=True)
 
     async def event(self, pubky: str, private: bool, event_id: int) -> Event | None:
         """See `ILogStore`."""

@@ -1,6 +1,7 @@
 """Accounts that move between homeservers under load, with and without the help of the old one."""
 
 import random
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,13 +44,21 @@ def judge(here: World, user: Somebody, home: str, copy: str) -> Sequence[Call]:
     check_equal(primary, other, moved=True)
     calls = here.history.of(user.pubky)
     check_kept(calls, primary, ())
+    assert not here.shelf(home, user)
+    assert not here.shelf(copy, user)
     return calls
+
+
+def until_copied(here: World, user: Somebody, node: str) -> None:
+    """Wait until a copy has all files: a user whose account nobody has copied yet begins anew elsewhere."""
+    here.until(lambda: (here.copy(node, user) or {}).get("state") == "current")
 
 
 def test_a_planned_move_under_load(both: World) -> None:
     """I6, I8, I9: while both run and the user writes on, nothing is lost, and the old home becomes the copy."""
     user = both.somebody("alice")
     with load(both, user, "alice"):
+        until_copied(both, user, "bob")
         time.sleep(1)  # that long the load runs
         assert both.sign_up(user, "bob") == 200
         time.sleep(0.3)  # that long a claim waits for its record
@@ -57,6 +66,26 @@ def test_a_planned_move_under_load(both: World) -> None:
         until_it_writes(both, user, "bob")
         with load(both, user, "bob"):
             time.sleep(1)  # that long the load runs
+    calls = judge(both, user, "bob", "alice")
+    check_fence([call for call in calls if call.node == "alice"])
+
+
+def test_a_planned_move_from_one_who_is_slow(both: World) -> None:
+    """I6, I8, I9: the same while the old home stands still for a while; it is waited for."""
+    user = both.somebody("alice")
+    with load(both, user, "alice"):
+        until_copied(both, user, "bob")
+        assert both.sign_up(user, "bob") == 200
+        time.sleep(0.3)  # that long a claim waits for its record
+        both.nodes["alice"].signal(signal.SIGSTOP)
+        try:
+            both.publish(user, "bob")
+            time.sleep(1.5)  # that long it stands still
+        finally:
+            both.nodes["alice"].signal(signal.SIGCONT)
+        until_it_writes(both, user, "bob")
+        with load(both, user, "bob"):
+            time.sleep(0.5)  # that long the load runs
     calls = judge(both, user, "bob", "alice")
     check_fence([call for call in calls if call.node == "alice"])
 

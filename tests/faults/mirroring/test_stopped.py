@@ -1,6 +1,5 @@
 """Homeservers that stand still: they hold their connections, answer nothing, and go on as if nothing had been."""
 
-import os
 import random
 import signal
 import time
@@ -12,15 +11,8 @@ import pytest
 from tests.faults.mirroring.checker import check_at_rest
 from tests.faults.mirroring.history import Client
 from tests.faults.mirroring.world import Load, Reader, world
-from tests.process import Node
 
 PATHS = tuple(f"/pub/{number}" for number in range(12))
-
-
-def send(node: Node, what: int) -> None:
-    """A signal to every process of a homeserver."""
-    for process in node.processes():
-        os.kill(process, what)
 
 
 def is_there(reader: Client, path: str) -> bool:
@@ -43,7 +35,7 @@ def test_stopped_under_load(tmp_path: Path, chance: random.Random, name: str) ->
         lags = []
         with load, reader:
             time.sleep(0.5)  # that long the load runs
-            send(here.nodes[name], signal.SIGSTOP)
+            here.nodes[name].signal(signal.SIGSTOP)
             try:
                 for number in range(20):
                     assert elsewhere.put(f"/pub/meanwhile/{number}", b"x" * 5000) == 201
@@ -52,7 +44,7 @@ def test_stopped_under_load(tmp_path: Path, chance: random.Random, name: str) ->
                     lags.append(time.monotonic() - began)
                     time.sleep(0.1)  # the pace of the writes
             finally:
-                send(here.nodes[name], signal.SIGCONT)
+                here.nodes[name].signal(signal.SIGCONT)
             time.sleep(0.5)  # that long the load runs
         assert sorted(lags)[-2] < 1, lags
         for one, home, copies in ((user, "alice", ("bob", "carol")), (other, "carol", ("bob",))):
