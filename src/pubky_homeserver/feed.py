@@ -207,7 +207,7 @@ class Feed(Service):
     _streams: dict[str, set[EventStream]] = field(factory=dict, init=False)
     # Account → the live streams that follow it.
     _last: int | None = field(default=None, init=False)
-    # Id of the newest event handed out; None before the first look.
+    # Id of the newest event handed out; None while nobody listens.
     _reading: Deferred[None] | None = field(default=None, init=False)
     _again: bool = field(default=False, init=False)
     # A hint came while the reader was reading.
@@ -296,7 +296,7 @@ class Feed(Service):
                 self._streams.pop(account, None)
 
     async def _begin(self) -> int:
-        """Where the reader stands. What was committed before its first look is history for every stream."""
+        """Where the reader stands. What was committed before that is history for every stream that begins."""
         if self._last is None:
             newest = await self.entries.last_event_id()
             if self._last is None:
@@ -306,6 +306,9 @@ class Feed(Service):
     def _look(self) -> None:
         if self._reading is not None:
             self._again = True
+            return
+        if not self._streams:
+            self._last = None  # nobody listens: whoever comes begins with what is the newest event then
             return
         self._reading = Deferred.fromCoroutine(self._read())
 

@@ -51,7 +51,10 @@ class Packets:
 
     async def of(self, pubky: str) -> SignedPacket | None:
         """The newest packet of a key that is known here, verified once more: it may come from a backup."""
-        payload = await self.store.packet(pubky)
+        return self.verified(pubky, await self.store.packet(pubky))
+
+    def verified(self, pubky: str, payload: bytes | None) -> SignedPacket | None:
+        """What the store has as the packet of a key, if it is one."""
         if payload is None:
             return None
         known = self._verified.pop(pubky, None)

@@ -5,10 +5,11 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from pubky_homeserver.core.copies import LoggedEvent, LogStanding, Reign
+from pubky_homeserver.core.copies import Change, Known, LoggedEvent, LogStanding, Position, Reign
 from pubky_homeserver.core.digests import EMPTY
 from pubky_homeserver.core.records import Account, Entry, Event
 from pubky_homeserver.interfaces import ILogStore
+from pubky_homeserver.store.logs import MOST_KNOWN
 from tests.contract.store import ALICE, BOB, Store, entry, put, put_all, sign_up
 
 NOBODY = "c" * 52
@@ -37,6 +38,69 @@ async def test_a_log_begins_empty(store: Store) -> None:
         assert one.reigns == (Reign(position.log_id, 1),)
         assert len(bytes.fromhex(position.log_id)) == 16
     assert public.position.log_id != private.position.log_id
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_changed(store: Store) -> None:
+    """Each log with new events is named once in a page, with the newest event there, and its newest of all."""
+    for pubky in (ALICE, BOB):
+        await sign_up(store, pubky)
+    assert await store.logs.changed(0, 10, True) == ([], None)
+    events = [
+        await put(store, *one) for one in ((ALICE, "/pub/a"), (BOB, "/pub/a"), (ALICE, "/priv/a"), (ALICE, "/pub/b"))
+    ]
+    ids = [event.id for event in events]
+    alice, bob, private = Change(ALICE, False, ids[3], 2), Change(BOB, False, ids[1], 1), Change(ALICE, True, ids[2], 1)
+    found, further = await store.logs.changed(0, 10, True)
+    assert ({*found}, further) == ({alice, bob, private}, None)
+    found, further = await store.logs.changed(0, 10, False)
+    assert ({*found}, further) == ({alice, bob}, None)
+    assert await store.logs.changed(ids[1], 2, False) == ([alice], None)
+    assert await store.logs.changed(0, 1, True) == ([evolve(alice, event_id=ids[0])], ids[0])
+    assert await store.logs.changed(ids[0], 1, True) == ([bob], ids[1])
+    assert await store.logs.changed(ids[3], 10, True) == ([], None)
+    await store.packets.keep_packet(BOB, bytes(64) + (2**53).to_bytes(8, "big"), NOBODY)
+    assert await store.logs.changed(ids[0], 1, True) == ([evolve(bob, seq=None)], ids[1])
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_an_answer_needs(store: Store) -> None:
+    """Packet, standing, and the events from a position on, unless the log stands there."""
+    begin = Position("", 0, 0, EMPTY)
+    assert await store.logs.known(ALICE, False, begin, 10) == Known(None, None)
+    await sign_up(store, ALICE)
+    assert await store.logs.known(ALICE, False, begin, 10) == Known(None, await standing(store))
+    events = [await put(store, ALICE, f"/pub/{name}") for name in "abba"]
+    await put(store, ALICE, "/priv/a")
+    packet = bytes(64) + (2**53).to_bytes(8, "big")
+    await store.packets.keep_packet(ALICE, packet)
+    now = await standing(store)
+    known = await store.logs.known(ALICE, False, begin, 10)
+    assert (known.packet, known.standing, [one.event for one in known.events]) == (packet, now, events)
+    assert [one.body is None for one in known.events] == [True, True, False, False]
+    assert known.standing is not None
+    assert not known.standing.is_copy
+    middle = Position("", 2, events[1].id, EMPTY)
+    assert (await store.logs.known(ALICE, False, middle, 10)).events == known.events[1:]
+    assert (await store.logs.known(ALICE, False, middle, 2)).events == known.events[1:3]
+    assert (await store.logs.known(ALICE, False, evolve(now.position, log_id=""), 10)).events == ()
+    assert len((await store.logs.known(ALICE, True, begin, 10)).events) == 1
+    away = bytes(64) + (2**53 + 1).to_bytes(8, "big")
+    await store.packets.keep_packet(ALICE, away, NOBODY)
+    gone = await store.logs.known(ALICE, False, middle, 10)
+    assert (gone.packet, gone.standing, gone.events) == (away, now, known.events[1:])
+    assert gone.standing is not None
+    assert gone.standing.is_copy
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_of_what_an_answer_needs(store: Store) -> None:
+    """It is bounded, whatever is asked for."""
+    await sign_up(store, ALICE)
+    for number in range(MOST_KNOWN + 2):
+        await put(store, ALICE, f"/pub/{number}")
+    known = await store.logs.known(ALICE, False, Position("", 0, 0, EMPTY), 1000)
+    assert [one.event.seq for one in known.events] == [*range(1, MOST_KNOWN + 1)]
 
 
 @pytest_twisted.ensureDeferred

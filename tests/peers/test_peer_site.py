@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 
 from pkarr.builder import Builder
 from pkarr.keys import Keypair
-from pubky_homeserver.core.copies import Logged, LoggedEvent, LogStanding, Position, Question, Reign
+from pubky_homeserver.core.copies import Known, Logged, LoggedEvent, LogStanding, Position, Question, Reign
 from pubky_homeserver.core.errors import BodyGone, LogCompacted, LogForked, PeerAway, PeerBroken, PeerRefused
 from pubky_homeserver.core.peers import NONE, Selection
 from pubky_homeserver.core.records import Event, Operation
@@ -310,6 +310,11 @@ class Written:
         """See `ILogStore`."""
         last = self.event(self.seq)
         return LogStanding(Position(self.reigns[-1].log_id, self.seq, last.id, last.digest), self.reigns, self.floor)
+
+    async def known(self, pubky: str, private: bool, position: Position, limit: int) -> Known:
+        """See `ILogStore`."""
+        events = await self.logged(pubky, private, max(position.event_id - 1, 0), limit)
+        return Known(None, await self.standing(pubky, private), tuple(events))
 
     async def event_numbered(self, pubky: str, private: bool, seq: int) -> Event | None:
         """See `ILogStore`."""

@@ -375,3 +375,32 @@ async def test_a_store_that_was_away_for_a_moment(monkeypatch: pytest.MonkeyPatc
         server.clock.advance(RETRY)
         assert [event.path for event in await waiting or []] == ["/pub/a"]
         stream.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_read_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a live stream a write costs no reading; whoever comes then, and comes again, misses nothing."""
+    async with served() as server:
+        user, read = await server.sign_up(), MemoryStore.events
+        reads: list[int] = []
+
+        async def events(store: MemoryStore, after: int, limit: int, private: bool) -> list[Event]:
+            reads.append(after)
+            return await read(store, after, limit, private)
+
+        monkeypatch.setattr(MemoryStore, "events", events)
+        for number in range(3):
+            await put(server, user, f"/pub/before/{number}")
+            server.clock.advance(0)
+            assert not reads
+            stream = await server.feed.stream({user.pubky: None}, ("/pub/",), live=True)
+            found = [event.path for event in await stream.batch(20) or []]
+            waiting = Deferred.fromCoroutine(stream.batch(20))
+            await turns()
+            await put(server, user, f"/pub/live/{number}")
+            server.clock.advance(0)
+            found += [event.path for event in await waiting or []]
+            assert found[-2:] == [f"/pub/before/{number}", f"/pub/live/{number}"]
+            assert reads
+            stream.close()
+            reads.clear()

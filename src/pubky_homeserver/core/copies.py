@@ -56,6 +56,29 @@ class LoggedEvent:
 
 
 @frozen
+class Change:
+    """A log that has new events."""
+
+    pubky: str
+    private: bool
+    event_id: int
+    """That of the newest one that was counted."""
+    seq: int | None
+    """The number of its newest event, which may be a newer one; None if the account does not live here any more."""
+
+
+@frozen
+class Known:
+    """All that an answer to a question for events needs, as it was at one moment."""
+
+    packet: bytes | None
+    """The newest of the account, without its key."""
+    standing: LogStanding | None
+    """As `ILogStore.standing` says it."""
+    events: tuple[LoggedEvent, ...] = ()
+
+
+@frozen
 class Logged:
     """A page of a log's events, and under whom they were written."""
 

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from zope.interface import Attribute, Interface
 
 from pubky_homeserver.core.copies import (
+    Change,
     Copy,
     Held,
     Hint,
+    Known,
     Listed,
     Logged,
     LoggedEvent,
@@ -43,8 +45,21 @@ class ILogStore(Interface):
         Of each the last time counts, and only the newest thousand are known. `after` None: none are wanted.
         """
 
+    async def changed(after: int, limit: int, private: bool) -> tuple[list[Change], int | None]:
+        """The logs of up to `limit` (at most 500) events above an id, of all accounts; and the id where to go on.
+
+        That is None at the end. `private`: private logs too. Of what is no file (`core/paths.py`) it is told as well.
+        """
+
     async def standing(pubky: str, private: bool) -> LogStanding | None:
         """Where one log stands; None without an account."""
+
+    async def known(pubky: str, private: bool, position: Position, limit: int) -> Known:
+        """What an answer to the question needs what comes after a position, read in one step.
+
+        That is the event with the id of the position and those after it, up to `limit` (at most 100) of all; none if
+        the log stands at the position.
+        """
 
     async def event(pubky: str, private: bool, event_id: int) -> Event | None:
         """The event of a log with exactly this id."""

@@ -64,11 +64,10 @@ class IEntryStore(Interface):
         below the directory.
         """
 
-    async def events(after: int, limit: int, private: bool, names: bool = False) -> list[Event]:
+    async def events(after: int, limit: int, private: bool) -> list[Event]:
         """Up to `limit` (at most 1000) events of all accounts with an id above `after`, ascending.
 
-        `private`: those of private paths too. `names`: those of what is no file (`core/paths.py`) too, which is for
-        homeservers that follow, and for nobody else.
+        `private`: those of private paths too. Never of what is no file (`core/paths.py`).
         """
 
     async def account_events(

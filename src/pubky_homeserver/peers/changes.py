@@ -16,9 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from pubky_homeserver.core.copies import Hint
-from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.peers import Peer
-from pubky_homeserver.core.records import Event
 from pubky_homeserver.interfaces import IEntryStore, ILogStore
 from pubky_homeserver.peers.messages import pack_hint
 from pubky_homeserver.peers.shapes import to_json
@@ -26,7 +24,7 @@ from pubky_homeserver.peers.shapes import to_json
 BEAT = 5.0
 """Seconds from one beat to the next."""
 
-PAUSE = 0.1
+PAUSE = 0.125
 """Seconds from one look at what changed to the next: under load one hint, and one question, is for many changes.
 
 The first change after silence is told at once.
@@ -67,23 +65,24 @@ class Changes:
             yield _frame("epoch", epoch.encode())
             beat = self.clock.seconds()
             while not alarm.ended and self.epoch() == epoch:
-                events = await self.entries.events(last, PAGE, peer.private, names=True)
-                if events:
-                    last = events[-1].id
-                    readable = (one.id for one in events if peer.may_read(one.pubky, is_private(one.path)))
-                    told = max(readable, default=told)
-                    yield _frames(_hints(events, peer))
-                if len(events) == PAGE:
+                changes, further = await self.logs.changed(last, PAGE, peer.private)
+                if changes:
+                    last = max(one.event_id for one in changes)
+                    readable = [one for one in changes if peer.may_read(one.pubky, one.private)]
+                    told = max([told, *(one.event_id for one in readable)])
+                    yield _frames(Hint(one.pubky, one.private, one.seq) for one in readable if one.seq is not None)
+                if further is not None:
+                    last = further
                     continue
                 now = self.clock.seconds()
-                if now >= beat or not events:  # a write tells of its account anyway
+                if now >= beat or not changes:  # a write tells of its account anyway
                     new, opened = await self.logs.opened(opened)
                     if hints := _new(new, peer):
                         yield _frames(hints)
                 if now >= beat:
                     yield _frame("beat", b"%d" % told)
                     beat = now + BEAT
-                if events:
+                if changes:
                     await alarm.rest(PAUSE)
                 else:
                     await alarm.wait(beat - now)
@@ -151,14 +150,6 @@ class _Alarm:
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.called:
             self._waiting.callback(None)
-
-
-def _hints(events: list[Event], peer: Peer) -> list[Hint]:
-    """One hint for each log that changed, and that the peer may read."""
-    newest: dict[tuple[str, bool], int] = {}
-    for event in events:
-        newest[event.pubky, is_private(event.path)] = event.seq
-    return [Hint(pubky, private, seq) for (pubky, private), seq in newest.items() if peer.may_read(pubky, private)]
 
 
 def _new(pubkys: Iterable[str], peer: Peer) -> list[Hint]:

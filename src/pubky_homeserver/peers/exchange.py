@@ -70,7 +70,10 @@ class Knowledge:
 
         A packet that names nobody changes nothing: who lived here does so still, and of a copy we cannot say.
         """
-        packet = await self.packets.of(pubky)
+        return self.home_by(pubky, await self.packets.of(pubky))
+
+    def home_by(self, pubky: str, packet: SignedPacket | None) -> tuple[str, int]:
+        """The same, if that is the newest packet of the account."""
         default = self.homeserver if self.copies.of(pubky) is None else ""
         return (default, 0) if packet is None else (home_of(packet) or default, packet.timestamp)
 

@@ -82,18 +82,21 @@ class LogSite:
 
     async def _told(self, asked: Asked, position: Position, share: int) -> tuple[HTTPStatus, dict[str, Any]]:
         """What is said of the events after a position, and its status. `share`: how many share an answer's length."""
-        standing = await self._standing(asked)
+        most = max(PAGE // share, 1) + bool(position.seq)
+        known = await self.logs.known(asked.pubky, asked.private, position, min(STEP, most))
+        home, _ = self.knowledge.home_by(asked.pubky, self.knowledge.packets.verified(asked.pubky, known.packet))
+        standing = self._allowed(asked, home, known.standing)
         if position == standing.position:
             if asked.private:
                 await self.has_all(asked.pubky, asked.peer.key)
             return HTTPStatus.OK, messages.pack_events(standing.reigns, (), position.seq)
         verdict, events = self._judge(standing, position), list[LoggedEvent]()
         if verdict is None:
-            events = await self._after(asked, position, share)
+            events = await self._page(asked, known.events, most, MAX_BODIES // share)
             verdict = await self._judge_page(asked, position, events)
         if verdict is None:
             return HTTPStatus.OK, messages.pack_events(standing.reigns, events, standing.position.seq)
-        if verdict is HTTPStatus.CONFLICT and (await self.knowledge.home(asked.pubky))[0] == self.key:
+        if verdict is HTTPStatus.CONFLICT and home == self.key:
             await self.fork(asked.pubky, asked.peer.key)
         return verdict, messages.pack_reigns(standing.reigns)
 
@@ -123,22 +126,20 @@ class LogSite:
         # If the next one is not there the log was shortened meanwhile.
         return HTTPStatus.GONE if events and events[0].event.seq != position.seq + 1 else None
 
-    async def _after(self, asked: Asked, position: Position, share: int) -> list[LoggedEvent]:
-        """The event of a position, and a page of those after it, which ends early if their bodies are large."""
+    async def _page(self, asked: Asked, found: Sequence[LoggedEvent], most: int, longest: int) -> list[LoggedEvent]:
+        """A page of `most` events, those that were found and the next ones; it ends early if their bodies are large."""
         page: list[LoggedEvent] = []
-        last, size = max(position.event_id - 1, 0), 0
-        most, longest = max(PAGE // share, 1) + bool(position.seq), MAX_BODIES // share
-        while len(page) < most and size < longest:
-            found = await self.logs.logged(asked.pubky, asked.private, last, min(STEP, most - len(page)))
+        size = 0
+        while True:
             for one in found:
                 page.append(one)
                 size += len(one.body or b"")
                 if size >= longest and len(page) > 1:
-                    break
-            if len(found) < STEP:
-                break
-            last = page[-1].event.id
-        return page
+                    return page
+            if len(found) < STEP or len(page) >= most:
+                return page
+            step = min(STEP, most - len(page))
+            found = await self.logs.logged(asked.pubky, asked.private, page[-1].event.id, step)
 
     @app.route("/peer/v1/accounts/<pubky>/<log>/entries", methods=["GET"])
     async def entries(self, request: Request, asked: Asked) -> bytes:
@@ -207,11 +208,12 @@ class LogSite:
         its way, and whoever compared himself with us now would take that for lost.
         """
         home, _ = await self.knowledge.home(asked.pubky)
+        return self._allowed(asked, home, await self.logs.standing(asked.pubky, asked.private))
+
+    def _allowed(self, asked: Asked, home: str, standing: LogStanding | None) -> LogStanding:
+        """The standing, if the peer may read the log of an account that lives there."""
         is_offered = home == self.key and asked.peer.may_read(asked.pubky, asked.private)
-        if not is_offered and home != asked.peer.key:
-            raise NotFound
-        standing = await self.logs.standing(asked.pubky, asked.private)
-        if standing is None:
+        if standing is None or (not is_offered and home != asked.peer.key):
             raise NotFound
         if standing.is_copy and home == self.key:
             raise NotOpenYet

@@ -150,13 +150,11 @@ class Watch(Service):
         """See who wrote."""
         if self._last is None:
             self._last = await self.entries.last_event_id()
-        events = await self.entries.events(self._last, PAGE, True)
-        if not events:
-            return
-        self._last = events[-1].id
-        for event in events:
+        changes, further = await self.logs.changed(self._last, PAGE, True)
+        self._last = further or max([self._last, *(one.event_id for one in changes)])
+        for one in changes:
             if len(self._due) < MOST:
-                self._due[event.pubky] = None
+                self._due[one.pubky] = None
 
     async def _read_earlier(self) -> None:
         """See who wrote before we began: one page of the accounts."""

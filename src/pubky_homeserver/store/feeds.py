@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import define, field
 
+from pubky_homeserver.core.copies import Change
 from pubky_homeserver.core.records import Event
 from pubky_homeserver.store import schema
 from pubky_homeserver.store.connection import Commands
@@ -35,7 +36,35 @@ class Feeds:
         self._names.clear()
 
     async def page(self, redis: Commands, after: int, count: int, private: bool) -> tuple[list[Event], int | None]:
-        """Events of all accounts after an id, ascending, and where to go on; None at the end.
+        """Events of all accounts after an id, ascending, and where to go on; None at the end."""
+        ranges, further = await self._ranges(redis, after, count, private)
+        logs = await redis.pipeline(
+            [
+                ("XRANGE", schema.log(of_private, pubky), first, last, "COUNT", size)
+                for (pubky, of_private), (first, last, size) in ranges.items()
+            ]
+        )
+        pages = [unpack_events(pubky, log) for (pubky, _), log in zip(ranges, logs, strict=True)]
+        if len(pages) == 1:
+            return pages[0], further
+        return sorted((event for page in pages for event in page), key=_by_id), further
+
+    async def changed(self, redis: Commands, after: int, count: int, private: bool) -> tuple[list[Change], int | None]:
+        """The logs of a page of events; no event itself is read."""
+        ranges, further = await self._ranges(redis, after, count, private)
+        seqs = await redis.pipeline(
+            [("HGET", schema.account(pubky), f"{schema.log_name(of_private)}.seq") for pubky, of_private in ranges]
+        )
+        changes = [
+            Change(pubky, of_private, int(last[:-2]), None if seq is None else int(seq))
+            for ((pubky, of_private), (_, last, _)), seq in zip(ranges.items(), seqs, strict=True)
+        ]
+        return changes, further
+
+    async def _ranges(
+        self, redis: Commands, after: int, count: int, private: bool
+    ) -> tuple[dict[tuple[str, bool], list[Any]], int | None]:
+        """Account and log → first and last stream id, and number, of its events in a page; and where to go on.
 
         Of an account that lived here, and is to be erased, only the pointers are there.
         """
@@ -48,17 +77,8 @@ class Feeds:
             found[1] = stream_id
             found[2] += 1
         known = await self._learn(redis, {number for number, _ in ranges})
-        ranges = {which: found for which, found in ranges.items() if which[0] in known}
-        logs = await redis.pipeline(
-            [
-                ("XRANGE", schema.log(of_private, self._names[number]), first, last, "COUNT", size)
-                for (number, of_private), (first, last, size) in ranges.items()
-            ]
-        )
-        pages = [unpack_events(self._names[number], log) for (number, _), log in zip(ranges, logs, strict=True)]
-        if len(pages) == 1:
-            return pages[0], further
-        return sorted((event for page in pages for event in page), key=_by_id), further
+        named = {(self._names[which[0]], which[1]): found for which, found in ranges.items() if which[0] in known}
+        return named, further
 
     async def _pointers(
         self, redis: Commands, after: int, count: int, private: bool

@@ -1,14 +1,15 @@
 """The logs of the accounts, in Redis and in memory, as homeservers that follow them ask for them."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
 from attrs import evolve, frozen
 from zope.interface import implementer
 
-from pubky_homeserver.core.copies import Listed, LoggedEvent, LogStanding, Position
+from pubky_homeserver.core.copies import Change, Known, Listed, LoggedEvent, LogStanding, Position
 from pubky_homeserver.core.paths import is_private
 from pubky_homeserver.core.records import Entry, Event
 from pubky_homeserver.interfaces import ILogStore
@@ -16,6 +17,7 @@ from pubky_homeserver.store import schema
 from pubky_homeserver.store.bounds import in_log
 from pubky_homeserver.store.connection import STEP, Commands
 from pubky_homeserver.store.copied import Copied
+from pubky_homeserver.store.feeds import Feeds
 from pubky_homeserver.store.files import Files, Home
 from pubky_homeserver.store.packing import REIGN, unpack_entry, unpack_event, unpack_events, unpack_reigns
 
@@ -24,6 +26,9 @@ MAX_OPENED = 1000
 
 MAX_PAGE = 1000
 """Events of one page."""
+
+MOST_KNOWN = 100
+"""Events that come with what else an answer needs."""
 
 _by_id = attrgetter("id")
 
@@ -34,6 +39,7 @@ class RedisLogs:
     """Logs as streams. `redis` is the live connection."""
 
     redis: Callable[[], Commands]
+    feeds: Feeds
 
     async def standings(self, after: int, limit: int) -> tuple[list[tuple[str, LogStanding, LogStanding]], int | None]:
         """See `ILogStore`."""
@@ -57,6 +63,34 @@ class RedisLogs:
             return [], int(await self.redis().call("HGET", schema.SHARD, "opened") or 0)
         flat = await self.redis().call("ZRANGE", schema.OPENED, f"({after}", "+inf", "BYSCORE", "WITHSCORES")
         return [pubky.decode() for pubky in flat[::2]], int(flat[-1]) if flat else after
+
+    async def changed(self, after: int, limit: int, private: bool) -> tuple[list[Change], int | None]:
+        """See `ILogStore`."""
+        return await self.feeds.changed(self.redis(), after, min(limit, STEP), private)
+
+    async def known(self, pubky: str, private: bool, position: Position, limit: int) -> Known:
+        """See `ILogStore`."""
+        name = schema.log_name(private)
+        packet, is_copy, facts, log, members = await self.redis().run(
+            "known",
+            (
+                schema.account(pubky),
+                schema.copy(pubky),
+                schema.packet(pubky),
+                schema.log(private, pubky),
+                schema.entries(pubky),
+            ),
+            (
+                position.seq,
+                position.event_id,
+                f"({max(position.event_id - 1, 0)}-0",
+                min(limit, MOST_KNOWN),
+                f"{name}.whole",
+                *_standing_fields(private),
+            ),
+        )
+        standing = evolve(_standing(facts), is_copy=bool(is_copy)) if facts else None
+        return Known(packet, standing, tuple(_with_bodies(pubky, log, members)))
 
     async def standing(self, pubky: str, private: bool) -> LogStanding | None:
         """See `ILogStore`."""
@@ -96,8 +130,7 @@ class RedisLogs:
     async def _logged(self, pubky: str, private: bool, after: int, count: int) -> list[LoggedEvent]:
         keys = schema.log(private, pubky), schema.entries(pubky)
         log, members = await self.redis().run("logged", keys, (f"({after}-0", count))
-        entries = {entry.path: entry for entry in map(unpack_entry, members)}
-        return [_with_body(event, entries.get(event.path)) for event in unpack_events(pubky, log)]
+        return _with_bodies(pubky, log, members)
 
     async def listed(self, pubky: str, private: bool, after: str, limit: int) -> Listed | None:
         """See `ILogStore`."""
@@ -126,6 +159,10 @@ class MemoryLogs:
     copied: Callable[[str], Copied | None]
     arrivals: Sequence[str]
     """Accounts that opened here, each time."""
+    packet: Callable[[str], bytes | None]
+    """The one that is kept of a key."""
+    feed: Callable[[int], Iterable[Event]]
+    """The events of all accounts after an id, ascending."""
 
     async def standings(self, after: int, limit: int) -> tuple[list[tuple[str, LogStanding, LogStanding]], int | None]:
         """See `ILogStore`."""
@@ -143,6 +180,26 @@ class MemoryLogs:
         known = sorted(last, key=lambda pubky: last[pubky])[-MAX_OPENED:]
         found = [] if after is None else [pubky for pubky in known if last[pubky] > after]
         return found, len(self.arrivals)
+
+    async def changed(self, after: int, limit: int, private: bool) -> tuple[list[Change], int | None]:
+        """See `ILogStore`."""
+        seen = (event for event in self.feed(after) if private or not is_private(event.path))
+        page = list(islice(seen, min(limit, STEP)))
+        newest = {(event.pubky, is_private(event.path)): event for event in page}
+        changes = [Change(*which, event.id, self._seq(*which)) for which, event in newest.items()]
+        return changes, page[-1].id if len(page) == min(limit, STEP) else None
+
+    async def known(self, pubky: str, private: bool, position: Position, limit: int) -> Known:
+        """See `ILogStore`."""
+        packet, standing = self.packet(pubky), await self.standing(pubky, private)
+        if standing is None or (standing.position.seq, standing.position.event_id) == (position.seq, position.event_id):
+            return Known(packet, standing)
+        after = max(position.event_id - 1, 0)
+        return Known(packet, standing, tuple(await self.logged(pubky, private, after, min(limit, MOST_KNOWN))))
+
+    def _seq(self, pubky: str, private: bool) -> int | None:
+        home = self.homes.get(pubky)
+        return None if home is None or home.away is not None else home.logs[private].seq
 
     async def standing(self, pubky: str, private: bool) -> LogStanding | None:
         """See `ILogStore`."""
@@ -200,6 +257,12 @@ def _standing(facts: Sequence[Any]) -> LogStanding:
     reigns, seq, event, digest, floor, used = facts
     position = Position(reigns[-REIGN:][:16].hex(), int(seq), int(event), digest)
     return LogStanding(position, unpack_reigns(reigns), int(floor), int(used))
+
+
+def _with_bodies(pubky: str, log: Any, members: Sequence[bytes]) -> list[LoggedEvent]:
+    """What `logged.lua` answers."""
+    entries = {entry.path: entry for entry in map(unpack_entry, members)}
+    return [_with_body(event, entries.get(event.path)) for event in unpack_events(pubky, log)]
 
 
 def _with_body(event: Event, entry: Entry | None) -> LoggedEvent:

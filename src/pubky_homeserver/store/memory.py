@@ -126,7 +126,7 @@ class MemoryStore:
 
     @logs.default
     def _make_logs(self) -> MemoryLogs:
-        return MemoryLogs(self._accounts, self._copied, self._opened)
+        return MemoryLogs(self._accounts, self._copied, self._opened, self._packet, self._after)
 
     @shelf.default
     def _make_shelf(self) -> MemoryShelf:
@@ -437,11 +437,14 @@ class MemoryStore:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    async def events(self, after: int, limit: int, private: bool, names: bool = False) -> list[Event]:
+    async def events(self, after: int, limit: int, private: bool) -> list[Event]:
         """See `IEntryStore`."""
-        beyond = (event for event in _beyond(self._events, after) if names or not is_name(event.path))
-        shown = (event for event in beyond if not self.erasures.is_hidden(event.pubky))
+        shown = (event for event in self._after(after) if not is_name(event.path))
         return _page((event for event in shown if private or not is_private(event.path)), limit)
+
+    def _after(self, event_id: int) -> Iterator[Event]:
+        """The feed of all accounts above an id."""
+        return (event for event in _beyond(self._events, event_id) if not self.erasures.is_hidden(event.pubky))
 
     async def account_events(
         self, pubky: str, after: int | None, limit: int, reverse: bool, public: bool, private: bool

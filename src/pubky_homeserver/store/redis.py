@@ -166,7 +166,7 @@ class RedisStore:
     @property
     def logs(self) -> RedisLogs:
         """The logs of the accounts, for who follows them."""
-        return RedisLogs(lambda: self._redis)
+        return RedisLogs(lambda: self._redis, self._feeds)
 
     @property
     def copies(self) -> RedisCopies:
@@ -509,14 +509,14 @@ class RedisStore:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    async def events(self, after: int, limit: int, private: bool, names: bool = False) -> list[Event]:
+    async def events(self, after: int, limit: int, private: bool) -> list[Event]:
         """See `IEntryStore`."""
         limit = min(limit, MAX_PAGE)
         found: list[Event] = []
         while len(found) < limit:
             step = min(limit - len(found), STEP)
             page, further = await self._feeds.page(self._redis, after, step, private)
-            found += page if names else [event for event in page if not is_name(event.path)]
+            found += [event for event in page if not is_name(event.path)]
             if further is None:
                 break
             after = further

@@ -16,7 +16,7 @@ from pubky_homeserver.core.quotas import ENTRY_OVERHEAD
 from pubky_homeserver.core.shelf import OF_PATH
 from pubky_homeserver.store.packing import BLOB, DEL, NEITHER, PUT, REIGN, STAT
 
-_PARTS = {"account", "copy", "ending", "lock", "log", "notice", "packed", "shelf", "signing"}
+_PARTS = {"account", "copy", "ending", "lock", "log", "logging", "notice", "packed", "shelf", "signing"}
 """Files that are only used by others."""
 
 _USES = "-- uses: "
