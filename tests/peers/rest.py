@@ -31,6 +31,8 @@ async def come_to_rest(world: World, trial: Trial, users: list[User], start: Sta
         if world.nodes[name].peering is None:
             await start(name)
     world.pass_time(RESTS[0])
+    while any(world.nodes[name].peering is None for name in good(world)):
+        world.pass_time(1)  # a crash that was to come has come, and who died is started again some time later
     for user in users:
         await _settle(world, user, sign_up)
     for pause in RESTS[1:]:

@@ -6,16 +6,21 @@ What it says of accounts that do not live there is looked up, and changes nothin
 from copy import deepcopy
 from random import Random
 
+import pytest
 import pytest_twisted
 from attrs import evolve
 
+from pkarr.builder import Builder
 from pkarr.keys import Keypair
+from pkarr.packet import SignedPacket
 from pubky_homeserver.core.copies import Copy, Hint, Offered
+from pubky_homeserver.core.errors import StoreAway
 from pubky_homeserver.core.records import Account
+from pubky_homeserver.packets import Packets
 from pubky_homeserver.peers.lookups import AT_FIRST, PACE
 from pubky_homeserver.peers.mirror import Mirror
 from tests.peers.judge import check_copy
-from tests.peers.test_moving import begin, end
+from tests.peers.test_moving import begin, claim, end
 from tests.peers.worlds import Node, User, World, mutual
 
 USERS = [Keypair(bytes([number]) * 32) for number in (8, 9)]
@@ -169,3 +174,60 @@ async def test_accounts_whose_records_are_shown_begin_at_once() -> None:
     assert len(await world.nodes["b"].store.copies.copies("", 500)) == many
     assert world.network.resolved <= AT_FIRST + 4 * PACE
     await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_networks_that_are_slow_delay_no_copy() -> None:
+    """I18: after a restart a copy goes on at once; what the networks say is learned when they say it."""
+    world, user = await begin("a", "b", "c")
+    world.network.latency = 20.0
+    await world.kill("b")
+    await world.start("b")
+    world.pass_time(1)
+    assert await world.put(user, "/pub/soon", b"x")
+    world.pass_time(1)
+    await check_copy(world.nodes["a"], world.nodes["b"], user.pubky)
+    for one, other in (("a", "c"), ("b", "c"), ("a", "b")):
+        world.wires.cut_off(one, other)
+    await claim(world, user, "c")
+    await world.kill("b")
+    world.wires.broken.discard(("b", "a"))
+    world.wires.broken.discard(("a", "b"))
+    node = world.nodes["c"]
+    packet = Builder().https("_pubky", 0, node.key).sign(user.keypair, world.microseconds)
+    world.network.packets[user.keypair.public_key.raw] = packet
+    await world.start("b")
+    world.pass_time(10)
+    assert copy_of(world.nodes["b"], user)[0].primary == world.nodes["a"].key
+    world.pass_time(15)
+    assert copy_of(world.nodes["b"], user)[0].primary == node.key, "it has not learned what the networks say"
+    world.wires.calm()
+    await end(world)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_look_up_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found is not learned while the store is away; and nothing is left of it when the process stops."""
+    world, user = await begin("a", "b")
+    world.network.latency = 3.0
+    await world.kill("b")
+    await world.start("b")
+    world.pass_time(1)
+    look_ups = mirror_of(world.nodes["b"], world.nodes["a"])._look_ups
+
+    async def learn(_packets: Packets, _packet: SignedPacket) -> None:
+        raise StoreAway
+
+    with monkeypatch.context() as away:
+        away.setattr(Packets, "learn", learn)
+        await world.put(user, "/pub/x", b"x")
+        world.pass_time(1)
+        assert len(look_ups._beside) == 1
+        world.pass_time(3)
+        assert not look_ups._beside
+        assert user.pubky not in look_ups._seen
+    await world.put(user, "/pub/x", b"y")
+    world.pass_time(1)
+    assert len(look_ups._beside) == 1
+    await end(world)
+    assert not look_ups._beside

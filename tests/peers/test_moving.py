@@ -20,6 +20,7 @@ from pubky_homeserver.core.errors import InvalidRequest, NotHereYet, NotPrimary,
 from pubky_homeserver.core.peers import Claim
 from pubky_homeserver.core.records import Operation
 from pubky_homeserver.peers.moving import VOID
+from tests.peers.fuses import Fuse, Fused
 from tests.peers.judge import check_copy, files
 from tests.peers.worlds import Node, User, World, mutual, run
 
@@ -428,28 +429,6 @@ async def test_a_list_that_will_never_be_whole() -> None:
     await end(world)
 
 
-class Halting:
-    """A store that never answers its nth question; it may have done what it was asked."""
-
-    def __init__(self, store: Any, steps: list[int], is_done: bool) -> None:
-        self._store, self._steps, self._is_done = store, steps, is_done
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
-        if not iscoroutinefunction(method):
-            return method
-
-        async def ask(*arguments: Any, **more: Any) -> Any:
-            self._steps[0] -= 1
-            if self._steps[0] > 0:
-                return await method(*arguments, **more)
-            if self._steps[0] == 0 and self._is_done:
-                await method(*arguments, **more)
-            return await Deferred()
-
-        return ask
-
-
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
 def test_a_crash_at_any_step(is_done: bool) -> None:
     """I24: whichever step of the store is the last one of a process, the next one opens the account, with all files."""
@@ -466,10 +445,10 @@ def test_a_crash_at_any_step(is_done: bool) -> None:
 async def _crash(step: int, is_done: bool, reached: list[bool]) -> None:
     world, user = await begin("a", "b", seed=2, private=True)
     await world.kill("b")
-    store, steps = world.nodes["b"].store, [step]
+    store, fuse = world.nodes["b"].store, Fuse(step - 1, is_done)
     whole = store.copies, store.moves, store.packets
     stores: Any = store
-    stores.copies, stores.moves, stores.packets = (Halting(one, steps, is_done) for one in whole)
+    stores.copies, stores.moves, stores.packets = (Fused(one, fuse) for one in whole)
     starting = Deferred.fromCoroutine(world.start("b"))
     claiming: Deferred[None] = Deferred()
     if starting.called:
@@ -477,7 +456,8 @@ async def _crash(step: int, is_done: bool, reached: list[bool]) -> None:
     await world.put(user, "/pub/late", b"late", "a")
     await world.point(user, "b")
     world.pass_time(20)
-    reached.append(steps[0] <= 0)
+    reached.append(fuse.is_blown)
+    fuse.is_over = True
     claiming.addErrback(lambda _failure: None).cancel()
     starting.addErrback(lambda _failure: None).cancel()
     await world.kill("b")

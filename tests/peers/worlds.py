@@ -345,8 +345,7 @@ class World:
         is_calm = not (weather.refused or weather.unanswered or weather.cut or weather.doubled or weather.late)
         is_whole = all(node.peering is not None or node.name in self.bad for node in self.nodes.values())
         is_right = not any(node.clock.ahead for node in self.nodes.values())
-        is_near = not (self.network.is_away or self.network.latency)
-        return is_calm and is_whole and is_right and is_near and not self.wires.broken
+        return is_calm and is_whole and is_right and not self.wires.broken
 
     # --- who trusts whom ----------------------------------------------------------------------------------------------
 

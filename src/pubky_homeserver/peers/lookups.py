@@ -4,19 +4,22 @@ A peer can name any key, and each that is looked up costs us, and the networks, 
 So look-ups are few in a second, whatever it names; and where the records that we and the peer have say already that the
 account lives elsewhere, the networks are not asked: who took an account over has the record that says so.
 
-An account whose record nobody has shown yet waits for its turn, and holds up nothing meanwhile.
+An account whose record nobody has shown yet waits for its turn, and holds up nothing meanwhile. A copy that is followed
+already goes on while the networks are asked: what they have is learned when it comes, as from anybody else.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pkarr.interfaces import INetwork, NetworkError
 from pkarr.keys import InvalidPublicKey, PublicKey
 from pkarr.packet import InvalidSignedPacket, SignedPacket, newest_of
-from pubky_homeserver.core.errors import PeerBroken, PeerError, PeerRefused
+from pubky_homeserver.core.errors import PeerBroken, PeerError, PeerRefused, Refused
 from pubky_homeserver.core.peers import Peer
 from pubky_homeserver.interfaces import IPeer
 from pubky_homeserver.packets import Packets, home_of
@@ -59,6 +62,8 @@ class LookUps:
     # New account → when it may be looked up (seconds).
     _next: float = field(default=0.0, init=False)
     # When the turn after all of these comes, if they are taken one by one (seconds).
+    _beside: set[Deferred[None]] = field(factory=set, init=False)
+    # Look-ups for which nobody waits.
     log: ClassVar[Logger] = Logger()
 
     def forget(self, pubky: str) -> None:
@@ -69,6 +74,13 @@ class LookUps:
         """The same of all."""
         self._seen.clear()
 
+    def stop(self) -> Deferred[None]:
+        """End the look-ups for which nobody waits; fires when none is under way any more."""
+        ending = [*self._beside]
+        for one in ending:
+            one.cancel()
+        return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
+
     async def check(self, pubky: str, has_copy: bool) -> SignedPacket | None:
         """See now and then that the newest packet that anybody has names the peer. `has_copy`: we have one from it.
 
@@ -77,39 +89,72 @@ class LookUps:
         """
         if has_copy and self._seen.get(pubky, -BELIEVED) + BELIEVED > self.clock.seconds():
             return None
-        newest, is_sure = await self._newest(_key_of(pubky), has_copy)
+        key = _key_of(pubky)
+        kept = await self.packets.of(pubky)
+        newest = newest_of([kept, self._read(key, await self.source.packet(pubky))])
         home = None if newest is None else home_of(newest)
-        if home != self.peer.key and not (has_copy and newest is not None and home is None):
-            if newest is not None:
-                await self.packets.learn(newest)
-            raise PeerRefused("no record says that the account lives there")
+        if home not in (None, self.peer.key):
+            await self._refuse(newest)
+        if has_copy and newest is not None:
+            self._ask_beside(key)
+            return newest
+        newest, is_sure = await self._ask_first(key, newest)
+        if newest is None or home_of(newest) != self.peer.key:
+            await self._refuse(newest)
         if is_sure:
-            if len(self._seen) >= MOST:
-                self._seen.clear()
-            self._seen[pubky] = self.clock.seconds()
+            self._believe(pubky)
         return newest
 
-    async def _newest(self, key: PublicKey, has_copy: bool) -> tuple[SignedPacket | None, bool]:
-        """The newest packet of those that we keep, the peer has, and the networks have; and whether those were asked.
+    async def _refuse(self, newest: SignedPacket | None) -> NoReturn:
+        """Learn the packet that names another homeserver, or none. Raises `PeerRefused`."""
+        if newest is not None:
+            await self.packets.learn(newest)
+        raise PeerRefused("no record says that the account lives there")
+
+    def _believe(self, pubky: str) -> None:
+        if len(self._seen) >= MOST:
+            self._seen.clear()
+        self._seen[pubky] = self.clock.seconds()
+
+    async def _ask_first(self, key: PublicKey, known: SignedPacket | None) -> tuple[SignedPacket | None, bool]:
+        """The newest packet of one that is known and what the networks have; and whether those were asked.
 
         Where a record names the peer already none waits for its turn: it goes on with what is known.
         """
-        shown = self._read(key, await self.source.packet(key.z32))
-        known = newest_of([await self.packets.of(key.z32), shown])
-        if known is not None and home_of(known) not in (None, self.peer.key):
-            return known, False
         if key.z32 in self._asking:  # for its other log, and this one needs no turn of its own
-            return await self._ask(key, known), True
+            return newest_of([known, await self._ask(key)]), True
         wait = self._wait(key.z32)
-        if wait > 0 and (has_copy or known is not None):
+        if wait > 0 and known is not None:
             return known, False
         if wait > 0:
             raise NotItsTurn(wait)
         self._asking.add(key.z32)
         try:
-            return await self._ask(key, known), True
+            return newest_of([known, await self._ask(key)]), True
         finally:
             self._asking.discard(key.z32)
+
+    def _ask_beside(self, key: PublicKey) -> None:
+        """Ask the networks while the copy is followed; if its turn has not come, that is for another time."""
+        if key.z32 in self._asking or self._wait(key.z32) > 0:
+            return
+        self._asking.add(key.z32)
+        self._believe(key.z32)
+        asking = Deferred.fromCoroutine(self._ask_and_learn(key))
+        self._beside.add(asking)
+        asking.addBoth(self._end_beside, asking, key)
+
+    async def _ask_and_learn(self, key: PublicKey) -> None:
+        if (found := await self._ask(key)) is not None:
+            await self.packets.learn(found)
+
+    def _end_beside(self, result: Failure | None, asking: Deferred[None], key: PublicKey) -> None:
+        self._beside.discard(asking)
+        self._asking.discard(key.z32)
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            self.forget(key.z32)  # it is asked again
+            if not result.check(Refused):
+                self.log.failure("{key} could not be looked up", result, key=key)
 
     def _wait(self, pubky: str) -> float:
         """Seconds until the networks may be asked about an account; if that is now, its turn is over."""
@@ -124,12 +169,12 @@ class LookUps:
             del self._turns[pubky]
         return wait
 
-    async def _ask(self, key: PublicKey, known: SignedPacket | None) -> SignedPacket | None:
+    async def _ask(self, key: PublicKey) -> SignedPacket | None:
         try:
-            return newest_of([known, await self.network.resolve(key)])
+            return await self.network.resolve(key)
         except NetworkError as error:
             self.log.debug("The network has no packet of {key}: {error}", key=key, error=error)
-            return known
+            return None
 
     def _read(self, key: PublicKey, payload: bytes | None) -> SignedPacket | None:
         try:

@@ -126,7 +126,7 @@ class Mirror(Service):
         ending += [*self._working.values(), *self._waiting.values()]
         for one in ending:
             one.cancel()
-        ending.append(self.filling.stopService())
+        ending += [self.filling.stopService(), self._look_ups.stop()]
         return DeferredList(ending, consumeErrors=True).addCallback(lambda _results: None)
 
     @property
