@@ -8,6 +8,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs, formatEvent
 from twisted.web.client import HTTPConnectionPool, ResponseFailed
 
 from pubky_homeserver.heads import MAX_HEAD, bounded_agent
@@ -94,3 +95,13 @@ async def test_heads_that_are_too_long(wait: bytes, piece: int) -> None:
     async with served(long, piece=piece) as ask:
         with pytest.raises(ResponseFailed):
             await ask()
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_are_no_news() -> None:
+    """Who reads the log of a homeserver does not read of each connection that it makes."""
+    with capturedLogs() as events:
+        async with served(answer(100, b"x")) as ask:
+            assert await ask() == b"x"
+    said = [formatEvent(event) for event in events]
+    assert not [text for text in said if "_HTTP11ClientFactory" in text], said

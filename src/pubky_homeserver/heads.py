@@ -12,6 +12,7 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from twisted.web.error import SchemeNotSupported
@@ -86,6 +87,8 @@ class _CountedEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; what comes of it is the protocol of that factory."""
+        if isinstance(factory, Factory):
+            factory.noisy = False  # each connection would be two lines in the operator's log
         return Deferred.fromCoroutine(self._connect(_CountedFactory(factory)))
 
     async def _connect(self, factory: _CountedFactory) -> IProtocol:

@@ -8,6 +8,7 @@ An account whose record nobody has shown yet waits for its turn, and holds up no
 already goes on while the networks are asked: what they have is learned when it comes, as from anybody else.
 """
 
+from sys import intern
 from typing import ClassVar, NoReturn
 
 from attrs import define, field
@@ -114,7 +115,7 @@ class LookUps:
     def _believe(self, pubky: str) -> None:
         if len(self._seen) >= MOST:
             self._seen.clear()
-        self._seen[pubky] = self.clock.seconds()
+        self._seen[intern(pubky)] = self.clock.seconds()  # the copy has the same text
 
     async def _ask_first(self, key: PublicKey, known: SignedPacket | None) -> tuple[SignedPacket | None, bool]:
         """The newest packet of one that is known and what the networks have; and whether those were asked.
